@@ -1,0 +1,1 @@
+"""Adapters for the backbones we know; each imports its backbone inside the verb that needs it."""

@@ -1,0 +1,183 @@
+"""Any diffusers pipeline: the clock is read from its scheduler, late, and nothing is patched.
+
+`scheduler.timesteps` is a new tensor in each run, so its identity is the run; a pipeline passes the
+backbone a view of one of its elements, so the view's storage offset is the raw index, without a
+device synchronisation. A timestep that is no such view belongs to somebody else.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from tgate_sampling.adapter import Call
+from tgate_sampling.driver import Driver
+from tgate_sampling.errors import UnsupportedBackboneError
+from tgate_sampling.gating import adapter_for, unwrap
+from tgate_sampling.hookspecs import RegisterDriver, hookimpl
+from tgate_sampling.layout import LAYOUTS, Layout
+from tgate_sampling.steps import Noise, Outside, Position, StepContext
+
+#: Where pipelines keep the module that is called at each evaluation.
+COMPONENTS = ("unet", "transformer", "prior", "denoiser")
+
+FOREIGN = (
+    "a call whose timestep is no element of this pipeline's scheduler.timesteps ran ungated: "
+    "another pipeline or loop shares the backbone"
+)
+
+
+class PipelineDriver(Driver):
+    """Reads `pipe.scheduler`."""
+
+    name = "diffusers"
+
+    def __init__(self, target: Any) -> None:
+        super().__init__(None)
+        self._pipe = weakref.ref(target)  # a gating must not keep a pipeline alive
+        self._timesteps: torch.Tensor | None = None
+        self._first = self._raw = self._call = 0
+        self._token = object()
+        self._probed: tuple[object, Layout] | None = None
+
+    @classmethod
+    def matches(cls, target: Any) -> bool:
+        return hasattr(target, "scheduler") and hasattr(target, "components")
+
+    @classmethod
+    def backbone(cls, target: Any, known: Callable[[Any], bool]) -> nn.Module:
+        present = [m for n in COMPONENTS if isinstance(m := getattr(target, n, None), nn.Module)]
+        for module in present:
+            if known(module):
+                return module
+        if present:
+            adapter_for(unwrap(present[0]))  # raises, naming the class and the adapters there are
+        raise UnsupportedBackboneError(
+            f"{type(target).__name__} has none of {', '.join(COMPONENTS)}: pass backbone=."
+        )
+
+    def locate(self, call: Call) -> Position | Outside:
+        pipe = self._pipe()
+        scheduler = getattr(pipe, "scheduler", None)
+        timesteps = getattr(scheduler, "timesteps", None)
+        raw = raw_index(call.timestep, timesteps)
+        if pipe is None or raw is None:
+            return Outside(FOREIGN)
+        if timesteps is not self._timesteps or raw < self._raw:
+            self._timesteps, self._token = timesteps, object()
+            self._first, self._raw, self._call = raw, raw, 0
+        elif raw == self._raw:
+            self._call += 1
+        else:
+            self._raw, self._call = raw, 0
+        assert isinstance(timesteps, torch.Tensor)
+        return self._position(pipe, scheduler, timesteps, raw)
+
+    def _position(
+        self, pipe: Any, scheduler: Any, timesteps: torch.Tensor, raw: int
+    ) -> Position:
+        length = len(timesteps) - self._first
+        planned = getattr(pipe, "_num_timesteps", None)  # shorter with denoising_end
+        if planned is not None:
+            length = min(length, int(planned))
+        index, evaluation, total = place(scheduler, raw - self._first, length)
+        noise = Noise(
+            lambda: noise_level(scheduler, timesteps, raw), lambda: float(timesteps[raw])
+        )
+        return Position(
+            self._token,
+            StepContext(index, total, evaluation, noise),
+            call=self._call,
+            last=raw == self._first + length - 1,
+        )
+
+    def layout(self, call: Call) -> Layout | None:
+        guided = getattr_quietly(self._pipe(), "do_classifier_free_guidance")
+        if isinstance(guided, bool):
+            return LAYOUTS["uncond_first" if guided else "single"]
+        return self._probe(call)
+
+    def _probe(self, call: Call) -> Layout:
+        """Compare the halves of the batch, once a run: the only synchronisation of this driver."""
+        if self._probed is None or self._probed[0] is not self._token:
+            sample = call.sample if call.sample.shape[0] % 2 == 0 else None
+            doubled = sample is not None and torch.equal(*sample.chunk(2))
+            self._probed = (self._token, LAYOUTS["uncond_first" if doubled else "single"])
+        return self._probed[1]
+
+    def opaque(self) -> str | None:
+        pipe = self._pipe()
+        if getattr_quietly(pipe, "do_perturbed_attention_guidance"):
+            return "perturbed-attention guidance adds a branch that cannot be estimated"
+        name = type(pipe).__name__
+        if "InstructPix2Pix" in name or "LEdits" in name:
+            return f"{name} combines more than two branches"
+        return None
+
+    def close(self) -> None:
+        self._timesteps = None
+
+
+def raw_index(timestep: Any, timesteps: Any) -> int | None:
+    """The index of a view in `timesteps`, without reading either; None if it is no such view.
+
+    >>> t = torch.arange(5)
+    >>> raw_index(t[3], t), raw_index(t[1:][2], t), raw_index(torch.tensor(3), t)
+    (3, 3, None)
+    """
+    if not isinstance(timestep, torch.Tensor) or not isinstance(timesteps, torch.Tensor):
+        return None
+    if timestep.untyped_storage().data_ptr() != timesteps.untyped_storage().data_ptr():
+        return None
+    index = timestep.storage_offset() - timesteps.storage_offset()
+    return index if 0 <= index < len(timesteps) else None
+
+
+def place(scheduler: Any, offset: int, length: int) -> tuple[int, int, int]:
+    """(step, evaluation, total) of the `offset`-th of a run's `length` timesteps.
+
+    A scheduler of order 2 evaluates twice a step, the last one once. PNDM without its Runge-Kutta
+    start repeats one timestep: its first two evaluations are step 0; with it, the first three steps
+    take four evaluations each.
+    """
+    if getattr(scheduler, "prk_timesteps", None) is not None:
+        runge_kutta = len(scheduler.prk_timesteps)
+        if runge_kutta:
+            if offset < runge_kutta:
+                return offset // 4, offset % 4, length - runge_kutta + runge_kutta // 4
+            step = offset - runge_kutta + runge_kutta // 4
+            return step, 0, length - runge_kutta + runge_kutta // 4
+        if length == len(scheduler.timesteps):
+            return max(0, offset - 1), int(offset == 1), max(1, length - 1)
+        return offset, 0, length  # img2img past the repeated timestep
+    order = int(getattr(scheduler, "order", 1))
+    return offset // order, offset % order, -(-length // order)
+
+
+def noise_level(scheduler: Any, timesteps: torch.Tensor, raw: int) -> float | None:
+    """sigma of a raw index, from the scheduler's own sigmas or its cumulative alphas."""
+    sigmas = getattr(scheduler, "sigmas", None)
+    if isinstance(sigmas, torch.Tensor) and len(sigmas) >= len(timesteps):
+        return float(sigmas[raw])
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None:
+        return None
+    alpha = float(alphas[int(timesteps[raw])])
+    return float(((1 - alpha) / alpha) ** 0.5)
+
+
+def getattr_quietly(target: Any, name: str) -> Any:
+    """An attribute, or None also where a property is not ready before the first call."""
+    try:
+        return getattr(target, name, None)
+    except Exception:
+        return None
+
+
+@hookimpl
+def tgate_register_drivers(register: RegisterDriver) -> None:
+    register("diffusers", PipelineDriver)

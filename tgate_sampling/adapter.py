@@ -1,0 +1,108 @@
+"""Adapters: how a decision is carried out inside one kind of backbone.
+
+An adapter is a description first. `Adapter` does the work for any backbone called as
+`backbone(sample, timestep, ...)`; a backbone overrides the one verb that differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from tgate_sampling.layout import take_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One attention module.
+
+    Args:
+        name: stable, as in `named_modules()`.
+        kind: "cross", "self" or "text"; joint attention has no site of its own yet.
+        module: the module itself.
+    """
+
+    name: str
+    kind: str
+    module: nn.Module
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a driver may look at in one backbone call.
+
+    Args:
+        sample: (R, ...) noisy latents of all branches.
+        timestep: as the caller passed it.
+        latent_channels: leading channels of `sample` that are latents, where others follow.
+    """
+
+    sample: torch.Tensor
+    timestep: Any
+    latent_channels: int | None = None
+
+
+class Adapter:
+    """One kind of backbone.
+
+    Attributes:
+        name: as registered.
+        sample, timestep: names of the two arguments; positions 0 and 1.
+    """
+
+    name: ClassVar[str] = ""
+    sample: ClassVar[str] = "sample"
+    timestep: ClassVar[str] = "timestep"
+
+    def sites(self, backbone: nn.Module) -> Sequence[Site]:
+        """Every gateable attention module, in `named_modules()` order."""
+        raise NotImplementedError(f"{type(self).__name__} must define sites(backbone)")
+
+    def refuses(self, backbone: nn.Module) -> str | None:
+        """Why this very backbone cannot be gated, or None."""
+        return None
+
+    def read(self, backbone: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+        """Find sample and timestep in a call's arguments.
+
+        Raises:
+            TypeError: the call has no tensor where the sample goes.
+        """
+        sample = args[0] if args else kwargs.get(self.sample)
+        if not isinstance(sample, torch.Tensor):
+            raise TypeError(
+                f"{type(backbone).__name__} was called without a tensor {self.sample!r}"
+            )
+        timestep = args[1] if len(args) > 1 else kwargs.get(self.timestep)
+        return Call(sample, timestep)
+
+    def take(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int, part: slice
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call's arguments with every row-wise tensor cut to `part`."""
+        return take_rows(args, rows, part), take_rows(kwargs, rows, part)
+
+    def output(self, result: Any) -> torch.Tensor:
+        """The predicted tensor in what the backbone returned."""
+        if isinstance(result, torch.Tensor):
+            return result
+        if isinstance(result, (tuple, list)):
+            return self.output(result[0])
+        return self.output(result.sample)
+
+    def with_output(self, result: Any, output: torch.Tensor) -> Any:
+        """`result` with its predicted tensor replaced, its type kept."""
+        if isinstance(result, torch.Tensor):
+            return output
+        if isinstance(result, (tuple, list)):
+            return type(result)([self.with_output(result[0], output), *result[1:]])
+        return dataclasses.replace(result, sample=output)
+
+    def blueprint(self, backbone: nn.Module) -> Callable[[], nn.Module] | None:
+        """A recipe for the same backbone without weights, for counting; None if there is none."""
+        return None

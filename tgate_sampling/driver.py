@@ -1,0 +1,53 @@
+"""Drivers: whoever knows where in a run a backbone call stands."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from tgate_sampling.adapter import Call
+from tgate_sampling.layout import Layout
+from tgate_sampling.steps import Outside, Position
+
+
+class Driver(ABC):
+    """Tells the clock. Reads what it finds; patches nothing."""
+
+    name: str = ""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+
+    @classmethod
+    def matches(cls, target: Any) -> bool:
+        """Whether this driver drives `target`; drivers that need more are never asked."""
+        return False
+
+    @classmethod
+    def backbone(cls, target: Any, known: Callable[[Any], bool]) -> nn.Module:
+        """The module of `target` that is called at each evaluation.
+
+        Args:
+            target: what the user gave.
+            known: whether an adapter knows a module.
+        """
+        found: nn.Module = target
+        return found
+
+    @abstractmethod
+    def locate(self, call: Call) -> Position | Outside:
+        """Where this backbone call stands; asked once per call, before it."""
+
+    def layout(self, call: Call) -> Layout | None:
+        """How the branches lie in this call, or None if the driver cannot know."""
+        return None
+
+    def opaque(self) -> str | None:
+        """Why the guidance gate must stay open here, or None."""
+        return None
+
+    def close(self) -> None:
+        """The gating is being detached."""

@@ -1,0 +1,77 @@
+"""How the branches of classifier-free guidance lie in one backbone call's batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+import torch
+
+from tgate_sampling.errors import OptionError, nearest
+
+#: The branch of each equal block of rows, in order.
+Layout: TypeAlias = tuple[str, ...]
+
+SINGLE: Final[Layout] = ("cond",)
+
+LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
+    {"uncond_first": ("uncond", "cond"), "cond_first": ("cond", "uncond"), "single": SINGLE}
+)
+
+
+def as_layout(value: str | Sequence[str] | None) -> Layout | None:
+    """Read a user's `layout=`: a name of `LAYOUTS`, or the branch of each block of rows.
+
+    >>> as_layout("uncond_first")
+    ('uncond', 'cond')
+
+    Raises:
+        OptionError: the name is unknown, or the labels hold a branch twice.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if value not in LAYOUTS:
+            raise OptionError(f"layout={value!r} is unknown. {nearest(value, LAYOUTS)}")
+        return LAYOUTS[value]
+    labels = tuple(value)
+    if not labels or len(set(labels)) != len(labels) or "cond" not in labels:
+        raise OptionError(
+            f"layout={labels!r} must name each branch once and hold 'cond': "
+            "type layout='uncond_first' or, say, layout=('cond', 'uncond')."
+        )
+    return labels
+
+
+def has_guidance(layout: Layout) -> bool:
+    """Whether a guidance gate can close here: exactly a cond and an uncond block."""
+    return set(layout) == {"cond", "uncond"}
+
+
+def block(layout: Layout, branch: str, rows: int) -> slice:
+    """The rows of one branch in a batch of `rows`.
+
+    >>> block(("uncond", "cond"), "cond", 6)
+    slice(3, 6, None)
+    """
+    size = rows // len(layout)
+    start = layout.index(branch) * size
+    return slice(start, start + size)
+
+
+def take_rows(value: Any, rows: int, part: slice) -> Any:
+    """`value` with every tensor whose leading dimension is the batch's cut to `part`.
+
+    Dicts, lists and tuples (also named ones) are walked; anything else, and any tensor with
+    another leading dimension, stays as it is. Slices of dimension 0 are views: nothing is copied.
+    """
+    if isinstance(value, torch.Tensor):
+        return value[part] if value.ndim and value.shape[0] == rows else value
+    if isinstance(value, dict):
+        return type(value)((k, take_rows(v, rows, part)) for k, v in value.items())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(take_rows(v, rows, part) for v in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(take_rows(v, rows, part) for v in value)
+    return value

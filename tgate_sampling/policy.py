@@ -1,0 +1,216 @@
+"""Policies: who decides, step by step, which parts of the model's work are still worth doing.
+
+A policy is a value. It stores its options, answers `decide`, and keeps no state of a run: what a run
+must remember lives in the function that `begin` returns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, TypeAlias, overload
+
+from tgate_sampling._manager import manager
+from tgate_sampling.decision import DEFAULT_GATES, GATES, Answer
+from tgate_sampling.errors import OptionError, nearest
+from tgate_sampling.signals import Signals
+from tgate_sampling.steps import StepContext
+
+#: What a run asks at each step.
+Decider: TypeAlias = Callable[[StepContext, Signals], Answer]
+
+#: Options of `gate`, `attach` and `wrap_sampler` themselves; no policy may use these names.
+RESERVED: frozenset[str] = frozenset(
+    {"layout", "compose", "estimator", "refresh", "merge", "backbone"}
+)
+
+#: The policy when none is named. It needs no number: it waits until this run's own attention has
+#: settled, keeps guidance alive (`hold`) and looks at it again every second step. Of the points
+#: measured in docs/quality.md it is the one that loses least where it loses.
+DEFAULT_POLICY = "cosine_delta"
+DEFAULT_REFRESH = 2
+
+
+class Policy:
+    """Base class of policies; a frozen dataclass with a `decide` is all there is to write.
+
+    Attributes:
+        gates: what it may ever close; other sites are not touched at all.
+        signals: attention kinds it wants measured ("cross", "self").
+        estimator: how a closed guidance gate is filled unless the user says otherwise. `hold`,
+            because guidance that is simply dropped is what costs detail and colour.
+        merge: the merge rule unless the user says otherwise.
+        rows: which branch runs while guidance is closed.
+        warm_up: steps before which nothing needs to be stored.
+    """
+
+    gates: Collection[str] = DEFAULT_GATES
+    signals: Collection[str] = ()
+    estimator: str = "hold"
+    merge: str = "cond"
+    rows: Literal["cond", "uncond"] = "cond"
+    warm_up: int = 0
+
+    def decide(self, step: StepContext, signals: Signals) -> Answer:
+        """What to close in this step; sees the signals of earlier steps only."""
+        raise NotImplementedError(f"{type(self).__name__} must define decide(step, signals)")
+
+    def plan(self, total: int) -> Sequence[Answer] | None:
+        """The answers for a run of `total` steps, if they can be known before it starts.
+
+        A planned policy stores only at its last open step, and so holds no memory before.
+        """
+        return None
+
+    def begin(self) -> Decider:
+        """A fresh decider for one run; stateful policies return a closure here."""
+        return self.decide
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctionPolicy(Policy):
+    """A plain function as a policy: `function(step)` or `function(step, signals)`."""
+
+    function: Callable[..., Answer]
+    name: str
+    gates: Collection[str] = GATES[:3]
+    signals: Collection[str] = ()
+
+    def __call__(self, *args: Any) -> Answer:
+        return self.function(*args)
+
+    def decide(self, step: StepContext, signals: Signals) -> Answer:
+        return self.function(*(step, signals)[: self._arity])
+
+    @functools.cached_property
+    def _arity(self) -> int:
+        return min(2, len(inspect.signature(self.function).parameters))
+
+
+@overload
+def policy(target: Callable[..., Answer]) -> FunctionPolicy: ...
+@overload
+def policy(
+    target: None = None,
+    *,
+    name: str | None = None,
+    gates: Collection[str] = GATES[:3],
+    signals: Collection[str] = (),
+) -> Callable[[Callable[..., Answer]], FunctionPolicy]: ...
+def policy(
+    target: Callable[..., Answer] | None = None,
+    *,
+    name: str | None = None,
+    gates: Collection[str] = GATES[:3],
+    signals: Collection[str] = (),
+) -> Any:
+    """Make a policy of a function, and register it under its name for this session.
+
+    Args:
+        target: `f(step)` or `f(step, signals)`; returns whether to close guidance and cross, or a
+            set of gate names, or a `Decision`.
+        name: the name to register; the function's own by default.
+        gates: what the function may close.
+        signals: attention kinds to measure for it.
+
+    >>> @policy
+    ... def second_half(step):
+    ...     return step.progress >= 0.5
+    >>> second_half.decide(StepContext.at(5, 10), Signals())
+    True
+
+    Running the definition again replaces the policy, as a notebook needs it.
+    """
+    if target is None:
+        return functools.partial(_make_policy, name=name, gates=gates, signals=signals)
+    return _make_policy(target, name=name, gates=gates, signals=signals)
+
+
+def _make_policy(
+    function: Callable[..., Answer],
+    *,
+    name: str | None,
+    gates: Collection[str],
+    signals: Collection[str],
+) -> FunctionPolicy:
+    label = name or getattr(function, "__name__", "policy")
+    for gate in gates:
+        if gate not in GATES:
+            raise OptionError(f"gates={gate!r} is unknown. {nearest(gate, GATES)}")
+    value = FunctionPolicy(function, label, frozenset(gates), tuple(signals))
+    manager().policies.add(label, lambda: value, owner="this session", replace=True)
+    return value
+
+
+def policies() -> tuple[str, ...]:
+    """The names `get_policy` knows, sorted."""
+    return tuple(sorted(manager().policies))
+
+
+def get_policy(name: str, **options: Any) -> Policy:
+    """Build a registered policy by name.
+
+    Raises:
+        UnknownNameError: no policy of that name; the sentence holds the nearest.
+        OptionError: it has no such option, or the value is out of range.
+
+    >>> get_policy("fixed_step", gate_step=10).gate_step
+    10
+    """
+    factory = manager().policies.get(name)
+    known = [p for p in inspect.signature(factory).parameters if p not in RESERVED]
+    for option in options:
+        if option not in known:
+            # With one option there is nothing to confuse it with; with none, say so.
+            raise OptionError(
+                f"policy {name!r} has no option {option!r}. {nearest(option, known)}"
+            )
+    built: Policy = factory(**options)
+    return built
+
+
+def as_policy(value: Policy | Callable[..., Answer] | str, options: dict[str, Any]) -> Policy:
+    """What a user put where a policy goes: a name, a policy, or a function.
+
+    Raises:
+        OptionError: options were given beside a ready-made policy.
+    """
+    if isinstance(value, str):
+        return get_policy(value, **options)
+    if options:
+        given = ", ".join(sorted(options))
+        raise OptionError(
+            f"{given}: options go with a policy's name, and {value!r} is a policy already. "
+            "Build it with these options, or pass its name."
+        )
+    if isinstance(value, Policy):
+        return value
+    if isinstance(value, type) and issubclass(value, Policy):
+        return value()
+    if callable(value):
+        return FunctionPolicy(value, getattr(value, "__name__", "policy"))
+    raise OptionError(
+        f"policy={value!r} is neither a name, a policy nor a function. "
+        f"Known names: {', '.join(policies())}."
+    )
+
+
+def describe(value: Policy) -> str:
+    """A policy in one line, as `fixed_step(gate_step=10)`: only what was set.
+
+    >>> describe(get_policy("fixed_step", gate_step=10))
+    'fixed_step(gate_step=10)'
+    """
+    if isinstance(value, FunctionPolicy):
+        return value.name
+    label = getattr(value, "name", None) or type(value).__name__
+    if not dataclasses.is_dataclass(value):
+        return str(label)
+    shown = [
+        f"{f.name}={getattr(value, f.name)!r}"
+        for f in dataclasses.fields(value)
+        if getattr(value, f.name) != f.default and f.name != "name"
+    ]
+    return f"{label}({', '.join(shown)})"

@@ -1,0 +1,194 @@
+"""One sampling run, from noise to latent: it owns decisions, caches and trace."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from tgate_sampling.cache import Cache
+from tgate_sampling.decision import GATES, Answer, Decision, as_decision
+from tgate_sampling.errors import PolicyError, TGateError
+from tgate_sampling.policy import Decider, Policy, describe
+from tgate_sampling.settle import Past, passed, settle, settle_all, to_store
+from tgate_sampling.signals import Measured, Signals, read
+from tgate_sampling.steps import Position, StepContext
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """How this gating fills what a closed gate leaves out, where a decision does not say."""
+
+    estimator: str
+    merge: str
+    refresh: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that was computed in full because it was not known, or that a user should know."""
+
+    kind: str
+    step: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """What one backbone call did.
+
+    Args:
+        shape: key of its shapes, for counting.
+        rows: rows the caller asked for.
+        ran: rows that ran.
+        reused: names of the sites that were not computed, by kind.
+        skipped: topmost modules a block layer did not run.
+    """
+
+    shape: str
+    rows: int
+    ran: int
+    reused: Mapping[str, frozenset[str]]
+    skipped: frozenset[str] = frozenset()
+
+
+@dataclass
+class StepRecord:
+    """What one step decided and did."""
+
+    context: StepContext
+    decision: Decision
+    stored: frozenset[str]
+    evaluations: int = 1
+    calls: list[CallRecord] = field(default_factory=list)
+
+    @property
+    def index(self) -> int:
+        return self.context.index
+
+
+class Run:
+    """The state of one run; made by the gating, read by observers.
+
+    Args:
+        token: the object that identifies the run (a driver's).
+        policy: who decides.
+        filling: the gating's estimator, merge rule and refresh.
+        gates: what may close on this backbone.
+    """
+
+    def __init__(
+        self, token: object, policy: Policy, filling: Filling, gates: Collection[str]
+    ) -> None:
+        self.token = token
+        self.policy = policy
+        self.filling = filling
+        self.gates = frozenset(gates)
+        self.thread = threading.get_ident()
+        self.cache = Cache()
+        self.peak_bytes = 0
+        self.steps: list[StepRecord] = []
+        self.events: list[Event] = []
+        self.silenced: set[object] = set()
+        self.measured: Measured | None = None
+        self.started = time.perf_counter()
+        self._name = describe(policy)
+        self._decide: Decider = policy.begin()
+        self._past = Past()
+        self._signals = Signals()
+        self._plan: list[Decision] | None = None
+        self._store: list[frozenset[str]] = []
+
+    @property
+    def step(self) -> StepRecord | None:
+        """The step in progress."""
+        return self.steps[-1] if self.steps else None
+
+    @property
+    def planned(self) -> bool:
+        """Whether the step in progress was known before the run began."""
+        return self._plan is not None and self.steps[-1].index < len(self._plan)
+
+    def note(self, kind: str, message: str) -> None:
+        """Record an event, once a run for each kind."""
+        if all(e.kind != kind for e in self.events):
+            step = self.step.index if self.step else None
+            self.events.append(Event(kind, step, message))
+
+    def enter(self, position: Position, finished: Callable[[StepRecord], None]) -> StepRecord:
+        """The record for this call's step; decides if it is the step's first evaluation.
+
+        Args:
+            position: where the call stands.
+            finished: told about the step before, when a new one begins.
+        """
+        current = self.step
+        if current is not None and current.index == position.step.index:
+            current.evaluations = max(current.evaluations, position.step.evaluation + 1)
+            return current
+        if current is not None:
+            self._past = passed(self._past, current.decision, index=current.index)
+            finished(current)
+        decision, stored = self._next(position)
+        self.steps.append(StepRecord(position.step, decision, stored))
+        return self.steps[-1]
+
+    def _next(self, position: Position) -> tuple[Decision, frozenset[str]]:
+        step = position.step
+        if not self.steps and step.total is not None:
+            self._make_plan(step.total)
+        if self._plan is not None and step.index < len(self._plan) and not position.rises:
+            return self._plan[step.index], self._store[step.index]
+        fresh = Signals()
+        if self.measured is not None:
+            fresh = self._signals = read(self.measured, self._signals)
+            self.measured = None
+        decision = settle(
+            self._ask(step, fresh),
+            self._past,
+            index=step.index,
+            merge=self.filling.merge,
+            refresh=self.filling.refresh,
+            rises=position.rises,
+        )
+        stored = self.gates - decision.closed if step.index >= self.policy.warm_up else frozenset()
+        return decision, frozenset(stored)
+
+    def _make_plan(self, total: int) -> None:
+        answers = self.policy.plan(total)
+        if answers is None:
+            return
+        wishes = [self._legal(a) for a in answers]
+        self._plan = settle_all(wishes, merge=self.filling.merge, refresh=self.filling.refresh)
+        self._store = to_store(self._plan)
+
+    def _ask(self, step: StepContext, signals: Signals) -> Decision:
+        try:
+            return self._legal(self._decide(step, signals))
+        except TGateError:
+            raise
+        except Exception as error:
+            error.add_note(f"raised by policy {self._name!r} at step {step.index}")
+            raise
+
+    def _legal(self, answer: Answer) -> Decision:
+        wish = as_decision(answer, self._name)
+        undeclared = wish.closed - set(self.policy.gates)
+        if undeclared:
+            raise PolicyError(
+                f"policy {self._name!r} closed {', '.join(sorted(undeclared))}, and declares only "
+                f"{', '.join(sorted(self.policy.gates))}: add it to the policy's gates."
+            )
+        return wish.without(
+            [g for g in GATES if g not in self.gates], wish.reason or "not gated on this backbone"
+        )
+
+    def watch_memory(self) -> None:
+        """Remember the most bytes ever held."""
+        self.peak_bytes = max(self.peak_bytes, self.cache.bytes)
+
+    def end(self) -> None:
+        """Let go of every tensor."""
+        self.cache.clear()
+        self.measured = None

@@ -1,0 +1,118 @@
+"""A gated site: the module becomes an instance of a subclass of its own class.
+
+Seven ways to gate were measured (closures on `forward`, hooks, processors, wrapping modules ...).
+Only this one is bit-equal, keeps processors, LoRA, IP-Adapter and other hooks working (the original
+module is called, its output is what is kept), and compiles to one graph a mode in every order of
+attach and compile. Inside there is no counter and no step number: compiled code would specialise
+on each.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from tgate_sampling.adapter import Site
+from tgate_sampling.decision import Mode
+
+
+@functools.cache
+def gated_class(base: type[nn.Module]) -> type[nn.Module]:
+    """The gated subclass of `base`; one per base class, so that compiled code is shared."""
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._tgate_mode == "reuse":
+            return self._tgate_kept
+        out = super(gated, self).__call__(*args, **kwargs)
+        if self._tgate_mode == "store":
+            self._tgate_kept = out
+        return out
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:
+        # A copy or a pickle of a gated model is an ordinary model.
+        state = {k: v for k, v in self.__dict__.items() if not k.startswith("_tgate_")}
+        return (_blank, (base,), state)
+
+    namespace = {
+        "__call__": __call__,
+        "__reduce_ex__": __reduce_ex__,
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+        "__doc__": base.__doc__,
+    }
+    gated = type(base.__name__, (base,), namespace)
+    return gated
+
+
+def _blank(base: type[nn.Module]) -> nn.Module:
+    return base.__new__(base)
+
+
+class SiteGroup:
+    """All gated sites of one kind. Modes are written only when they change."""
+
+    def __init__(self, kind: str, sites: Sequence[Site]) -> None:
+        self.kind = kind
+        self.sites = tuple(sites)
+        self.names = frozenset(s.name for s in sites)
+        self._bases: list[type[nn.Module]] = []
+        self._modes: list[Mode] = []
+        #: What the sites hold now, so that the same values are not handed out again.
+        self.loaded: object = None
+
+    def attach(self) -> None:
+        """Swap classes. State-dict keys, hooks, parameters and `forward` stay as they are."""
+        for site in self.sites:
+            base = type(site.module)
+            self._bases.append(base)
+            self._modes.append("compute")
+            # Through __dict__: nn.Module.__setattr__ costs 12 times as much.
+            site.module.__dict__["_tgate_mode"] = "compute"
+            site.module.__dict__["_tgate_kept"] = None
+            site.module.__class__ = gated_class(base)
+
+    def detach(self) -> None:
+        """Undo `attach`, exactly."""
+        for site, base in zip(self.sites, self._bases, strict=False):
+            site.module.__class__ = base
+            site.module.__dict__.pop("_tgate_mode", None)
+            site.module.__dict__.pop("_tgate_kept", None)
+        self._bases.clear()
+        self._modes.clear()
+
+    def set(self, mode: Mode) -> bool:
+        """The same mode for every site. True, so that it can end a condition."""
+        for index in range(len(self.sites)):
+            self.set_one(index, mode)
+        return True
+
+    def clear(self) -> None:
+        """Compute everything, hold nothing."""
+        self.loaded = None
+        for index in range(len(self.sites)):
+            self.set_one(index, "compute")
+            self.put(index, None)
+
+    def set_one(self, index: int, mode: Mode) -> None:
+        if self._modes[index] != mode:
+            self.sites[index].module.__dict__["_tgate_mode"] = mode
+            self._modes[index] = mode
+
+    def mode(self, index: int) -> Mode:
+        return self._modes[index]
+
+    def put(self, index: int, kept: torch.Tensor | None) -> None:
+        """Hand a site what it shall return in mode `reuse`."""
+        self.sites[index].module.__dict__["_tgate_kept"] = kept
+
+    def collect(self, index: int) -> torch.Tensor | None:
+        """Take what a site kept in mode `store`; None if it was not called."""
+        self.loaded = None
+        module = self.sites[index].module
+        kept: torch.Tensor | None = module.__dict__["_tgate_kept"]
+        module.__dict__["_tgate_kept"] = None
+        return kept
