@@ -57,7 +57,8 @@ class Golden:
         config = self.config[f"{key}_config"]
         model = made(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
         start = f"{prefix or key}."
-        state = {k[len(start) :]: v.float() for k, v in self._weights.items() if k.startswith(start)}
+        found = {k: v for k, v in self._weights.items() if k.startswith(start)}
+        state = {k.removeprefix(start): v.float() for k, v in found.items()}
         model.load_state_dict(state)
         return model.eval()
 

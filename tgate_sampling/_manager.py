@@ -109,7 +109,7 @@ class Manager(pluggy.PluginManager):
         Raises:
             PluginError: it misspells a hook, takes a taken name, or raised by itself.
         """
-        label = name or getattr(plugin, "__name__", type(plugin).__name__)
+        label = str(name or getattr(plugin, "__name__", type(plugin).__name__))
         self._check_hooks(plugin, label)
         before, self._owner = self._owner, label
         try:
@@ -129,12 +129,13 @@ class Manager(pluggy.PluginManager):
         # Only names with the prefix: no property of a foreign object is touched.
         known = [n for n in vars(hookspecs) if n.startswith(hookspecs.PREFIX)]
         for attribute in dir(plugin):
-            if attribute.startswith(hookspecs.PREFIX) and attribute not in known:
-                if self.parse_hookimpl_opts(plugin, attribute) is not None:
-                    raise PluginError(
-                        f"plugin {label!r} implements {attribute}(), which is no hook. "
-                        f"{nearest(attribute, known)}"
-                    )
+            if not attribute.startswith(hookspecs.PREFIX) or attribute in known:
+                continue
+            if self.parse_hookimpl_opts(plugin, attribute) is not None:
+                raise PluginError(
+                    f"plugin {label!r} implements {attribute}(), which is no hook. "
+                    f"{nearest(attribute, known)}"
+                )
 
     def load_builtins(self) -> None:
         """Register our own plugins."""
@@ -167,6 +168,7 @@ class Manager(pluggy.PluginManager):
 
     def notify(self, silenced: set[object], hook: str, **arguments: Any) -> None:
         """Call observers one by one; one that raises is warned about and silent for this run."""
+        self.trace(hook)
         # Call order of pluggy: last registered, first called.
         for impl in reversed(getattr(self.hook, hook).get_hookimpls()):
             if impl.plugin in silenced:
@@ -183,9 +185,12 @@ class Manager(pluggy.PluginManager):
                 )
 
 
-def new_manager(*, autoload: bool = False) -> Manager:
+def new_manager(*, autoload: bool = False, trace: bool = False) -> Manager:
     """A manager of its own: what tests build instead of a global switch."""
     made = Manager()
+    if trace:
+        made.trace.root.setwriter(sys.stderr.write)
+        made.enable_tracing()
     made.load_builtins()
     if autoload:
         made.load_outsiders()
@@ -195,11 +200,10 @@ def new_manager(*, autoload: bool = False) -> Manager:
 @functools.cache
 def manager() -> Manager:
     """The process's manager, built when first asked for."""
-    made = new_manager(autoload=os.environ.get("TGATE_PLUGIN_AUTOLOAD", "1") != "0")
-    if os.environ.get("TGATE_TRACE_PLUGINS") == "1":
-        made.trace.root.setwriter(lambda text: print(text, file=sys.stderr, end=""))
-        made.enable_tracing()
-    return made
+    return new_manager(
+        autoload=os.environ.get("TGATE_PLUGIN_AUTOLOAD", "1") != "0",
+        trace=os.environ.get("TGATE_TRACE_PLUGINS") == "1",
+    )
 
 
 def _names(variable: str) -> frozenset[str]:

@@ -82,13 +82,14 @@ def count(backbone: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -
 
     Args:
         backbone: on the meta device, or small enough to run.
-        args, kwargs: of its forward, on the same device.
+        args: positional arguments of its forward, on the same device.
+        kwargs: keyword arguments of it.
     """
     counter = FlopCounterMode(display=False)
     # The math kernel spells attention out as batched products, which is what we want to see.
-    with torch.no_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        with counter:
-            backbone(*args, **kwargs)
+    math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    with torch.no_grad(), math, counter:
+        backbone(*args, **kwargs)
     root = type(backbone).__name__
     found: dict[str, Macs] = {}
     for name, operators in counter.get_flop_counts().items():

@@ -107,9 +107,7 @@ class UNetDenoiser(nn.Module):
         output: torch.Tensor = result if isinstance(result, torch.Tensor) else result[0]
         return output
 
-    def _denoised(
-        self, x: torch.Tensor, sigma: torch.Tensor, output: torch.Tensor
-    ) -> torch.Tensor:
+    def _denoised(self, x: torch.Tensor, sigma: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         if self.prediction_type == "epsilon":
             return x - sigma * output
         if self.prediction_type == "v_prediction":

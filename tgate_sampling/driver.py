@@ -49,5 +49,5 @@ class Driver(ABC):
         """Why the guidance gate must stay open here, or None."""
         return None
 
-    def close(self) -> None:
-        """The gating is being detached."""
+    def close(self) -> None:  # noqa: B027  # most drivers hold nothing
+        """The gating is being detached, or the driver's run is over."""

@@ -1,15 +1,15 @@
 """Everything this library raises, drawn once.
 
     TGateError
-    |-- OptionError (ValueError)             an option is out of range, unknown, or cannot go with another
-    |   `-- UnknownNameError                 no policy, sampler, layer ... of that name; the nearest one is named
-    |-- UnsupportedBackboneError (TypeError) no adapter knows this backbone
-    |-- AlreadyGatedError (RuntimeError)     the backbone carries a gating already
-    |-- ConcurrentRunError (RuntimeError)    a second run or thread called the backbone while one was live
-    |-- NoRunError (RuntimeError)            a report was asked for before anything ran
-    |-- PolicyError (RuntimeError)           a policy answered with something that is not a decision
-    |-- PluginError (RuntimeError)           a plugin registered something the registry refuses
-    `-- MissingExtraError (ImportError)      an optional dependency is missing; the sentence holds the install line
+    |-- OptionError (ValueError)              out of range, unknown, or illegal beside another
+    |   `-- UnknownNameError                  no policy, sampler, layer ... of that name
+    |-- UnsupportedBackboneError (TypeError)  no adapter knows this backbone
+    |-- AlreadyGatedError (RuntimeError)      the backbone carries a gating already
+    |-- ConcurrentRunError (RuntimeError)     another run or thread called a live backbone
+    |-- NoRunError (RuntimeError)             a report was asked for before anything ran
+    |-- PolicyError (RuntimeError)            a policy's answer is not a decision
+    |-- PluginError (RuntimeError)            a plugin's registration was refused
+    `-- MissingExtraError (ImportError)       a dependency is missing; holds the install line
 
 Every message is one sentence of three parts: what was asked, what was found, what to type next.
 """

@@ -19,7 +19,7 @@ from tgate_sampling._manager import manager
 from tgate_sampling.adapter import Adapter, Call
 from tgate_sampling.cache import Slot, signature
 from tgate_sampling.cost import CostModel
-from tgate_sampling.decision import ATTENTION_GATES, Decision, Mode, check_filling
+from tgate_sampling.decision import ATTENTION_GATES, Decision, check_filling
 from tgate_sampling.driver import Driver
 from tgate_sampling.errors import (
     AlreadyGatedError,
@@ -203,7 +203,9 @@ class Gating:
         """Bytes held for the run in progress; 0 between runs."""
         return self._run.cache.bytes if self._run else 0
 
-    def steps(self, timesteps: Iterable[T], *, sigmas: Sequence[float] | None = None) -> Iterator[T]:
+    def steps(
+        self, timesteps: Iterable[T], *, sigmas: Sequence[float] | None = None
+    ) -> Iterator[T]:
         """Drive a loop of one's own: iterate, and call the backbone in the body.
 
         The run ends with the loop, also by `break` or an exception, and at the next `steps()`.
@@ -218,7 +220,7 @@ class Gating:
         if not self._attached:
             raise OptionError("gating.steps() before entering: use it inside `with gate(...)`.")
         items = list(timesteps)
-        driver = manager().drivers.get("loop")(None)
+        driver: Any = manager().drivers.get("loop")(None)
         driver.begin(len(items), sigmas)
         return self._loop(items, driver)
 
@@ -459,9 +461,9 @@ class Gating:
         if slot.admit(signature(call.sample, len(layout))):
             run.note("shape", "the call's shape changed, so what was kept is dropped")
         branches = layout
-        if "guidance" in decision.closed and has_guidance(layout):
-            if self._can_estimate(run, slot, decision):
-                branches = (decision.rows,)
+        closes = "guidance" in decision.closed and has_guidance(layout)
+        if closes and self._can_estimate(run, slot, decision):
+            branches = (decision.rows,)
         rows = call.sample.shape[0]
         plan = _Pending(run, step, where, slot, layout, branches, rows)
         plan.layers = [x for t in self._layer_types() if (x := t.detect(self.backbone))]
@@ -639,7 +641,7 @@ class _Hook:
     """A hook that stays out of graphs, copies and pickles."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = torch.compiler.disable(function)
+        self._function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)

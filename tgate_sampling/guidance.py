@@ -31,12 +31,12 @@ class Estimator:
 
 
 def none(cond: torch.Tensor, deltas: Sequence[torch.Tensor]) -> torch.Tensor:
-    """uncond := cond. Guidance is off: any affine guidance formula becomes the identity."""
+    """Uncond := cond. Guidance is off: any affine guidance formula becomes the identity."""
     return cond
 
 
 def hold(cond: torch.Tensor, deltas: Sequence[torch.Tensor]) -> torch.Tensor:
-    """uncond := cond - delta, with the delta of the last guided evaluation.
+    """Uncond := cond - delta, with the delta of the last guided evaluation.
 
     Guidance stays alive: u + s (c - u) = c + (s - 1) delta.
     """

@@ -32,4 +32,6 @@ class Layer(ABC):
     @classmethod
     def missing(cls) -> str:
         """The sentence for `compose=` when `detect` finds nothing."""
-        return f"compose names {cls.name!r}, and it is not active on this backbone: enable it first."
+        return (
+            f"compose names {cls.name!r}, and it is not active on this backbone: enable it first."
+        )

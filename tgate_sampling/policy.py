@@ -1,7 +1,7 @@
 """Policies: who decides, step by step, which parts of the model's work are still worth doing.
 
-A policy is a value. It stores its options, answers `decide`, and keeps no state of a run: what a run
-must remember lives in the function that `begin` returns.
+A policy is a value. It stores its options, answers `decide`, and keeps no state of a run: what a
+run must remember lives in the function that `begin` returns.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _make_policy(
     gates: Collection[str],
     signals: Collection[str],
 ) -> FunctionPolicy:
-    label = name or getattr(function, "__name__", "policy")
+    label = str(name or getattr(function, "__name__", "policy"))
     for gate in gates:
         if gate not in GATES:
             raise OptionError(f"gates={gate!r} is unknown. {nearest(gate, GATES)}")
@@ -164,9 +164,7 @@ def get_policy(name: str, **options: Any) -> Policy:
     for option in options:
         if option not in known:
             # With one option there is nothing to confuse it with; with none, say so.
-            raise OptionError(
-                f"policy {name!r} has no option {option!r}. {nearest(option, known)}"
-            )
+            raise OptionError(f"policy {name!r} has no option {option!r}. {nearest(option, known)}")
     built: Policy = factory(**options)
     return built
 
@@ -187,10 +185,10 @@ def as_policy(value: Policy | Callable[..., Answer] | str, options: dict[str, An
         )
     if isinstance(value, Policy):
         return value
-    if isinstance(value, type) and issubclass(value, Policy):
-        return value()
+    if isinstance(value, type):
+        return as_policy(value(), {})
     if callable(value):
-        return FunctionPolicy(value, getattr(value, "__name__", "policy"))
+        return FunctionPolicy(value, str(getattr(value, "__name__", "policy")))
     raise OptionError(
         f"policy={value!r} is neither a name, a policy nor a function. "
         f"Known names: {', '.join(policies())}."

@@ -28,7 +28,7 @@ class Spent:
 
     @property
     def speedup(self) -> float:
-        """ungated / done, in true MACs: the most that wall time can gain."""
+        """`ungated / done`, in true MACs: the most that wall time can gain."""
         return self.ungated.true / self.done.true if self.done.true else 1.0
 
 
@@ -142,9 +142,7 @@ class Report:
             "rows": dict(zip(("ran", "asked"), self.rows, strict=True)),
             "macs": _macs_dict(spent) if spent else None,
             "steps": [_step_dict(s) for s in self.steps],
-            "events": [
-                {"kind": e.kind, "step": e.step, "message": e.message} for e in self.events
-            ],
+            "events": [{"kind": e.kind, "step": e.step, "message": e.message} for e in self.events],
         }
 
     def to_json(self) -> str:
@@ -222,4 +220,3 @@ def _step_dict(step: StepRecord) -> dict[str, Any]:
             for c in step.calls
         ],
     }
-

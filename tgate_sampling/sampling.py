@@ -116,7 +116,8 @@ def wrap_sampler(
     Example:
         >>> import torch
         >>> from tgate_sampling.testing import tiny_denoiser
-        >>> def euler(model, x, sigmas, callback=None):
+        >>> @torch.no_grad()
+        ... def euler(model, x, sigmas, callback=None):
         ...     for i in range(len(sigmas) - 1):
         ...         denoised = model(x, sigmas[i] * x.new_ones([x.shape[0]]))
         ...         if callback is not None:
@@ -190,4 +191,3 @@ def _filled(cell: Any) -> bool:
     except ValueError:
         return False
     return True
-

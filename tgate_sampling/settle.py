@@ -53,9 +53,9 @@ def settle(
         return wish.without(GATES, FIRST_STEP)
     if rises:
         return wish.without(GATES, RISES)
-    if refresh is not None and past.last_guided is not None:
-        if index - past.last_guided >= refresh:
-            wish = wish.without({"guidance"}, f"refresh={refresh}: a look at both branches")
+    unseen = index - past.last_guided if past.last_guided is not None else 0
+    if refresh is not None and unseen >= refresh:
+        wish = wish.without({"guidance"}, f"refresh={refresh}: a look at both branches")
     if past.guidance_closed and "guidance" not in wish.closed and merge != "both":
         wish = wish.without(ATTENTION_GATES, wish.reason or REOPENED)
     return wish

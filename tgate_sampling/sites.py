@@ -24,28 +24,30 @@ from tgate_sampling.decision import Mode
 def gated_class(base: type[nn.Module]) -> type[nn.Module]:
     """The gated subclass of `base`; one per base class, so that compiled code is shared."""
 
-    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self._tgate_mode == "reuse":
             return self._tgate_kept
+        # super(), not base.__call__: dynamo cannot trace the latter for diffusers' Attention.
         out = super(gated, self).__call__(*args, **kwargs)
         if self._tgate_mode == "store":
             self._tgate_kept = out
         return out
 
-    def __reduce_ex__(self: Any, protocol: Any) -> Any:
+    def reduce(self: Any, protocol: Any) -> Any:
         # A copy or a pickle of a gated model is an ordinary model.
         state = {k: v for k, v in self.__dict__.items() if not k.startswith("_tgate_")}
         return (_blank, (base,), state)
 
     namespace = {
-        "__call__": __call__,
-        "__reduce_ex__": __reduce_ex__,
+        "__call__": call,
+        "__reduce_ex__": reduce,
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
     }
-    gated = type(base.__name__, (base,), namespace)
-    return gated
+    gated: Any = type(base.__name__, (base,), namespace)
+    made: type[nn.Module] = gated
+    return made
 
 
 def _blank(base: type[nn.Module]) -> nn.Module:
@@ -73,7 +75,7 @@ class SiteGroup:
             # Through __dict__: nn.Module.__setattr__ costs 12 times as much.
             site.module.__dict__["_tgate_mode"] = "compute"
             site.module.__dict__["_tgate_kept"] = None
-            site.module.__class__ = gated_class(base)
+            site.module.__class__ = gated_class(base)  # type: ignore[arg-type]  # torch's stub of __hash__
 
     def detach(self) -> None:
         """Undo `attach`, exactly."""

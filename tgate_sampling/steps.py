@@ -98,7 +98,7 @@ class StepContext:
 
     @property
     def progress(self) -> float:
-        """index / total, in 0 to 1; in log-sigma where there is no total."""
+        """`index / total`, in 0 to 1; in log-sigma where there is no total."""
         if self.total:
             return min(1.0, self.index / self.total)
         return self.noise.log_progress

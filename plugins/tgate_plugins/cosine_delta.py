@@ -47,9 +47,7 @@ class CosineDelta(Policy):
             if not closed and "cross" in signals:
                 cosine = signals["cross"].worst_cosine
                 delta = signals["cross"].worst_cosine_delta
-                closed = (
-                    cosine >= self.min_cosine and delta is not None and delta <= self.max_delta
-                )
+                closed = cosine >= self.min_cosine and delta is not None and delta <= self.max_delta
             if not closed:
                 return False
             return Decision(frozenset(self.gates), reason=f"cosine >= {self.min_cosine:g}, steady")

@@ -77,17 +77,13 @@ class PipelineDriver(Driver):
         assert isinstance(timesteps, torch.Tensor)
         return self._position(pipe, scheduler, timesteps, raw)
 
-    def _position(
-        self, pipe: Any, scheduler: Any, timesteps: torch.Tensor, raw: int
-    ) -> Position:
+    def _position(self, pipe: Any, scheduler: Any, timesteps: torch.Tensor, raw: int) -> Position:
         length = len(timesteps) - self._first
         planned = getattr(pipe, "_num_timesteps", None)  # shorter with denoising_end
         if planned is not None:
             length = min(length, int(planned))
         index, evaluation, total = place(scheduler, raw - self._first, length)
-        noise = Noise(
-            lambda: noise_level(scheduler, timesteps, raw), lambda: float(timesteps[raw])
-        )
+        noise = Noise(lambda: noise_level(scheduler, timesteps, raw), lambda: float(timesteps[raw]))
         return Position(
             self._token,
             StepContext(index, total, evaluation, noise),
@@ -133,7 +129,7 @@ def raw_index(timestep: Any, timesteps: Any) -> int | None:
         return None
     if timestep.untyped_storage().data_ptr() != timesteps.untyped_storage().data_ptr():
         return None
-    index = timestep.storage_offset() - timesteps.storage_offset()
+    index = int(timestep.storage_offset()) - int(timesteps.storage_offset())
     return index if 0 <= index < len(timesteps) else None
 
 
@@ -159,7 +155,7 @@ def place(scheduler: Any, offset: int, length: int) -> tuple[int, int, int]:
 
 
 def noise_level(scheduler: Any, timesteps: torch.Tensor, raw: int) -> float | None:
-    """sigma of a raw index, from the scheduler's own sigmas or its cumulative alphas."""
+    """Sigma of a raw index, from the scheduler's own sigmas or its cumulative alphas."""
     sigmas = getattr(scheduler, "sigmas", None)
     if isinstance(sigmas, torch.Tensor) and len(sigmas) >= len(timesteps):
         return float(sigmas[raw])

@@ -8,6 +8,7 @@ of evaluations a step, then what its callbacks teach, then the noise level.
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -147,7 +148,7 @@ class SamplerDriver(Driver):
         self._total = total_steps(arguments, self._sigmas)
         self._span = noise_span(arguments, self._sigmas)
         self._token = object()
-        self._live: tuple[int, int, torch.Tensor] | None = None
+        self._live: tuple[int, int, Any] | None = None
         self._call = 0
         self._high: tuple[int, float] | None = None
         self._rising = False
@@ -260,7 +261,7 @@ def read_sigmas(arguments: Mapping[str, Any]) -> tuple[float, ...] | None:
     levels = tuple(sigmas.tolist() if isinstance(sigmas, torch.Tensor) else map(float, sigmas))
     if len(levels) < 2:
         raise OptionError(f"sigmas holds {len(levels)} levels: pass two or more, falling.")
-    for index, (now, after) in enumerate(zip(levels, levels[1:], strict=False)):
+    for index, (now, after) in enumerate(itertools.pairwise(levels)):
         if not after <= now:  # also catches nan
             raise OptionError(
                 f"sigmas do not fall: sigmas[{index + 1}]={after:g} comes after "

@@ -77,5 +77,3 @@ class LoopDriver(Driver):
 @hookimpl
 def tgate_register_drivers(register: RegisterDriver) -> None:
     register("loop", LoopDriver)
-
-

@@ -20,7 +20,7 @@ def tiny_unet(*, seed: int = 0, **config: Any) -> Any:
         MissingExtraError: diffusers is not installed.
     """
     try:
-        from diffusers import UNet2DConditionModel
+        import diffusers
     except ImportError as error:
         raise MissingExtraError(
             "tiny_unet() needs diffusers: pip install 'tgate-sampling[diffusers]'"
@@ -39,7 +39,8 @@ def tiny_unet(*, seed: int = 0, **config: Any) -> Any:
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return UNet2DConditionModel(**(settings | config)).eval()
+        made: Any = diffusers.UNet2DConditionModel
+        return made(**(settings | config)).eval()
 
 
 def unet_inputs(*, rows: int = 2, seed: int = 0) -> dict[str, Any]:
