@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 import warnings
@@ -16,10 +15,10 @@ import torch
 from torch import nn
 
 from tgate_sampling._manager import manager
-from tgate_sampling.adapter import Adapter, Call
-from tgate_sampling.cache import Slot, signature
+from tgate_sampling.backbones import adapter_for, find
+from tgate_sampling.carry import Carrier, Plan
 from tgate_sampling.cost import CostModel
-from tgate_sampling.decision import ATTENTION_GATES, Decision, check_filling
+from tgate_sampling.decision import ATTENTION_GATES, check_filling
 from tgate_sampling.driver import Driver
 from tgate_sampling.errors import (
     AlreadyGatedError,
@@ -29,9 +28,8 @@ from tgate_sampling.errors import (
     OptionError,
     UnsupportedBackboneError,
 )
-from tgate_sampling.guidance import ESTIMATORS
-from tgate_sampling.layer import Layer
-from tgate_sampling.layout import SINGLE, Layout, as_layout, block, has_guidance
+from tgate_sampling.hooks import Hook, ask_for_end
+from tgate_sampling.layout import as_layout
 from tgate_sampling.policy import (
     DEFAULT_POLICY,
     DEFAULT_REFRESH,
@@ -40,8 +38,7 @@ from tgate_sampling.policy import (
     describe,
 )
 from tgate_sampling.report import Report
-from tgate_sampling.run import CallRecord, Event, Filling, Run, StepRecord
-from tgate_sampling.signals import Measured, compare
+from tgate_sampling.run import Event, Filling, Run, StepRecord
 from tgate_sampling.sites import SiteGroup
 from tgate_sampling.steps import Outside, Position
 
@@ -150,7 +147,7 @@ class Gating:
         self.policy = policy
         self._layout = as_layout(layout)
         self.filling = _filling(policy, estimator, merge, refresh)
-        driver, self.backbone = _find(target, backbone)
+        driver, self.backbone = find(target, backbone)
         self.adapter = adapter_for(self.backbone)
         if reason := self.adapter.refuses(self.backbone):
             raise UnsupportedBackboneError(reason)
@@ -161,16 +158,15 @@ class Gating:
                 raise OptionError(layer.missing())
         self._cost = CostModel(self.adapter.blueprint(self.backbone))
         self._groups = self._make_groups()
+        self._carrier = Carrier(self.backbone, self._groups, policy, self.filling)
         #: Reports of all runs, oldest first.
         self.runs: list[Report] = []
         #: What happened outside any run.
         self.events: list[Event] = []
         self._run: Run | None = None
         self._busy: int | None = None
-        self._pending: _Pending | None = None
-        self._last_rows: tuple[Layout, int] | None = None
+        self._plan: Plan | None = None
         self._undo: list[Callable[[], None]] = []
-        self._two_modes = False
         self._entered = False
 
     def _make_groups(self) -> dict[str, SiteGroup]:
@@ -291,8 +287,8 @@ class Gating:
             for group in self._groups.values():
                 self._undo.append(group.detach)
                 group.attach()
-            before = _Hook(self._before)
-            after = _Hook(self._after)
+            before = Hook(self._before)
+            after = Hook(self._after)
             # always_call: a forward that raises must still end our call.
             self._undo.append(
                 self.backbone.register_forward_pre_hook(before, with_kwargs=True).remove
@@ -302,7 +298,7 @@ class Gating:
                     after, with_kwargs=True, always_call=True
                 ).remove
             )
-            self._undo.append(_ask_for_end(self.backbone, _Hook(self._pipeline_done)))
+            self._undo.append(ask_for_end(self.backbone, Hook(self._pipeline_done)))
         except BaseException:
             self.detach()
             raise
@@ -311,14 +307,13 @@ class Gating:
     def driven_by(self, driver: Driver) -> Iterator[None]:
         """Let another driver tell the clock, as a wrapped sampler does during its run."""
         self._drivers.append(driver)
+        complete = False
         try:
             yield
-        except BaseException:
-            self._end(complete=False)
-            raise
-        else:
-            self._end(complete=True)
+            complete = True
         finally:
+            if self._drivers[-1] is driver:  # an outer, abandoned loop must not end this run
+                self._end(complete=complete)
             self._drivers.remove(driver)
             driver.close()
 
@@ -372,51 +367,34 @@ class Gating:
             return None
         run = self._run_of(where)
         step = run.enter(where, self._step_finished)
-        layout = self._find_layout(run, driver, call)
-        plan = self._plan_call(run, step, where, call, layout)
-        self._set_modes(run, step, plan)
-        plan.key = self._cost.remember(args, kwargs, plan.rows)
-        self._pending = plan
-        if plan.ran == plan.rows:
-            return None
-        return self.adapter.take(
-            args, kwargs, plan.rows, block(plan.layout, plan.branches[0], plan.rows)
-        )
+        layout = self._layout or driver.layout(call)
+        plan = self._carrier.plan(run, step, where, call, driver, layout)
+        self._carrier.set_modes(plan)
+        plan.shape = self._cost.remember(args, kwargs, plan.rows)
+        self._plan = plan
+        return plan.part and self.adapter.take(args, kwargs, plan.rows, plan.part)
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
         """After the forward: keep what will be read again, fill in what did not run."""
         if module is not self.backbone or torch.compiler.is_compiling() or self._busy is None:
             return None
         self._busy = None
-        plan, self._pending = self._pending, None
+        plan, self._plan = self._plan, None
         if plan is None:
             return None
         if result is None:  # the forward raised
             self._end(complete=False)
             return None
-        run, step = plan.run, plan.step
-        self._collect(plan)
-        output = self.adapter.output(result)
-        filled = self._fill(plan, output)
-        step.calls.append(
-            CallRecord(
-                plan.key,
-                plan.rows,
-                plan.ran,
-                plan.reused,
-                frozenset().union(*(x.skipped(self.backbone) for x in plan.layers)),
-            )
-        )
-        run.watch_memory()
+        self._carrier.collect(plan)
+        filled = self._carrier.fill(plan, self.adapter.output(result))
+        plan.step.calls.append(plan.record(self.backbone))
         if plan.where.last:
             self._end(complete=True)
         return None if filled is None else self.adapter.with_output(result, filled)
 
     def _stand_aside(self, reason: str) -> None:
-        for group in self._groups.values():
-            group.set("compute")
-        self._last_rows = None
-        self._pending = None
+        self._carrier.stand_aside()
+        self._plan = None
         if self._run is not None:
             self._run.note("outside", reason)
         elif all(e.message != reason for e in self.events):
@@ -428,145 +406,9 @@ class Gating:
         if self._run is None:
             gates = set(self.policy.gates) & ({"guidance"} | set(self._groups))
             self._run = Run(where.run, self.policy, self.filling, gates)
-            self._last_rows = None
-            self._two_modes = _is_compiled(self.backbone)
+            self._carrier.begin()
             manager().notify(self._run.silenced, "tgate_run_started", run=self._run)
         return self._run
-
-    def _find_layout(self, run: Run, driver: Driver, call: Call) -> Layout:
-        layout = self._layout or driver.layout(call)
-        if "guidance" not in self.policy.gates:
-            return layout if layout and call.sample.shape[0] % len(layout) == 0 else SINGLE
-        if layout is None:
-            run.note(
-                "layout",
-                "the layout of the branches is unknown, so guidance stays open: "
-                "pass layout='uncond_first' (or 'cond_first', 'single')",
-            )
-            return SINGLE
-        if call.sample.shape[0] % len(layout):
-            run.note(
-                "layout",
-                f"{call.sample.shape[0]} rows do not split into {'/'.join(layout)}: "
-                "guidance stays open for such calls",
-            )
-            return SINGLE
-        return layout
-
-    def _plan_call(
-        self, run: Run, step: StepRecord, where: Position, call: Call, layout: Layout
-    ) -> _Pending:
-        decision = step.decision
-        slot = run.cache.slot(where.call)
-        if slot.admit(signature(call.sample, len(layout))):
-            run.note("shape", "the call's shape changed, so what was kept is dropped")
-        branches = layout
-        closes = "guidance" in decision.closed and has_guidance(layout)
-        if closes and self._can_estimate(run, slot, decision):
-            branches = (decision.rows,)
-        rows = call.sample.shape[0]
-        plan = _Pending(run, step, where, slot, layout, branches, rows)
-        plan.layers = [x for t in self._layer_types() if (x := t.detect(self.backbone))]
-        return plan
-
-    def _can_estimate(self, run: Run, slot: Slot, decision: Decision) -> bool:
-        driver = self._drivers[-1]
-        if reason := driver.opaque():
-            run.note("guidance", f"guidance stays open: {reason}")
-            return False
-        if len(slot.deltas) < ESTIMATORS[self._estimator(decision)].looks:
-            run.note("estimate", "no guided evaluation to estimate from: guidance stays open")
-            return False
-        return True
-
-    def _estimator(self, decision: Decision) -> str:
-        return decision.estimator or self.filling.estimator
-
-    def _merge(self, decision: Decision) -> str:
-        return decision.merge or self.filling.merge
-
-    @staticmethod
-    def _layer_types() -> tuple[type[Layer], ...]:
-        return tuple(e.value for e in manager().layers.entries())
-
-    def _set_modes(self, run: Run, step: StepRecord, plan: _Pending) -> None:
-        must_store = False
-        for kind, group in self._groups.items():
-            if kind in step.decision.closed:
-                missing = self._reuse(group, plan, self._merge(step.decision))
-                must_store |= missing
-            elif kind in step.stored or kind in self.policy.signals:
-                group.set("store")
-                must_store |= run.planned
-            else:
-                # Compiled code has a graph for each mode: storing for nothing saves a third one.
-                group.set("store" if self._two_modes else "compute")
-        now = (plan.branches, plan.ran)
-        if plan.layers and (now != self._last_rows or must_store):
-            for layer in plan.layers:
-                layer.refresh()
-        self._last_rows = now
-
-    def _reuse(self, group: SiteGroup, plan: _Pending, merge: str) -> bool:
-        """Hand each site what it shall return; True if one has nothing and must store."""
-        wanted = (id(plan.slot), plan.slot.version, plan.branches, merge)
-        if group.loaded == wanted and group.set("reuse"):
-            plan.reused[group.kind] = group.names
-            return False
-        reused = set()
-        for index, site in enumerate(group.sites):
-            kept = plan.slot.fit(site.name, plan.branches, merge)
-            group.put(index, kept)
-            group.set_one(index, "store" if kept is None else "reuse")
-            if kept is not None:
-                reused.add(site.name)
-        plan.reused[group.kind] = frozenset(reused)
-        missing = len(group.sites) - len(reused)
-        group.loaded = None if missing else wanted
-        if missing:
-            plan.run.note(
-                f"missing {group.kind}",
-                f"{missing} {group.kind} sites had nothing to reuse and were computed",
-            )
-        return bool(missing)
-
-    def _collect(self, plan: _Pending) -> None:
-        """Take what sites in mode `store` kept; measure it against what was kept before."""
-        sites: list[tuple[str, str]] = []
-        values: list[torch.Tensor] = []
-        measure = plan.where.call == 0 and plan.where.step.evaluation == 0
-        for kind, group in self._groups.items():
-            wanted = kind in plan.step.stored or kind in plan.step.decision.closed
-            measured = measure and kind in self.policy.signals
-            for index, site in enumerate(group.sites):
-                if group.mode(index) != "store":
-                    continue
-                fresh = group.collect(index)
-                if fresh is None or not (wanted or measured):
-                    continue
-                old = plan.slot.kept.get(site.name)
-                if measured and old is not None and old.branches == plan.branches:
-                    sites.append((kind, site.name))
-                    values.append(compare(fresh, old.tensor))
-                plan.slot.keep(site.name, fresh, plan.branches)
-        if values:
-            plan.run.measured = Measured(sites, values, len(plan.branches))
-
-    def _fill(self, plan: _Pending, output: torch.Tensor) -> torch.Tensor | None:
-        """The output for all rows, or None if all rows ran."""
-        decision = plan.step.decision
-        if plan.ran == plan.rows:
-            keeps = "guidance" in plan.step.stored or "guidance" in decision.closed
-            looks = ESTIMATORS[self._estimator(decision)].looks
-            if keeps and looks and has_guidance(plan.layout):
-                rows = {b: output[block(plan.layout, b, plan.rows)] for b in plan.layout}
-                plan.slot.deltas.append(rows["cond"] - rows["uncond"])
-            return None
-        if decision.rows == "uncond":
-            return torch.cat([output] * len(plan.layout))
-        fill = ESTIMATORS[self._estimator(decision)].fill
-        parts = {"cond": output, "uncond": fill(output, plan.slot.deltas)}
-        return torch.cat([parts[b] for b in plan.layout])
 
     # -- the end of a run -----------------------------------------------------------------------
 
@@ -584,9 +426,8 @@ class Gating:
         run, self._run = self._run, None
         if run is None:
             return
-        for group in self._groups.values():
-            group.clear()
-        self._pending = None
+        self._carrier.clear()
+        self._plan = None
         report = self._make_report(run, complete=complete)
         run.end()
         self.runs.append(report)
@@ -616,64 +457,6 @@ class Gating:
         )
 
 
-class _Pending:
-    """One backbone call between its two hooks."""
-
-    def __init__(
-        self,
-        run: Run,
-        step: StepRecord,
-        where: Position,
-        slot: Slot,
-        layout: Layout,
-        branches: Layout,
-        rows: int,
-    ) -> None:
-        self.run, self.step, self.where, self.slot = run, step, where, slot
-        self.layout, self.branches, self.rows = layout, branches, rows
-        self.ran = rows * len(branches) // len(layout)
-        self.reused: dict[str, frozenset[str]] = {}
-        self.layers: list[Layer] = []
-        self.key = ""
-
-
-class _Hook:
-    """A hook that stays out of graphs, copies and pickles."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._function(*args, **kwargs)
-
-    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
-        return _no_hook
-
-    def __reduce__(self) -> Any:
-        return (_inert, ())
-
-
-def _inert() -> Callable[..., None]:
-    return _no_hook
-
-
-def _no_hook(*_: Any, **__: Any) -> None:
-    """What a copied backbone has in place of our hook."""
-
-
-def _ask_for_end(backbone: nn.Module, done: _Hook) -> Callable[[], None]:
-    """Ask diffusers to tell us when a pipeline is done; returns how to undo it.
-
-    Every pipeline ends with `component._reset_stateful_cache()` on each component that has one. A
-    backbone with one of its own (diffusers' CacheMixin) keeps it: its runs end at their last call.
-    """
-    name = "_reset_stateful_cache"
-    if hasattr(backbone, name):
-        return lambda: None
-    backbone.__dict__[name] = done
-    return functools.partial(backbone.__dict__.pop, name, None)
-
-
 def _filling(
     policy: Policy, estimator: str | None, merge: str | None, refresh: int | None
 ) -> Filling:
@@ -683,49 +466,3 @@ def _filling(
     if refresh is not None and (not isinstance(refresh, int) or refresh < 1):
         raise OptionError(f"refresh={refresh!r} must be a whole number of steps, 1 or more.")
     return chosen
-
-
-def adapter_for(backbone: nn.Module) -> Adapter:
-    """The adapter that knows this backbone's class or one of its bases.
-
-    Raises:
-        UnsupportedBackboneError: naming the class and the adapters there are.
-    """
-    by_model = {m: e for e in manager().adapters.entries() for m in e.models}
-    for base in type(backbone).__mro__:
-        if base.__name__ in by_model:
-            return by_model[base.__name__].value()
-    known = "; ".join(f"{e.name} ({', '.join(e.models)})" for e in manager().adapters.entries())
-    raise UnsupportedBackboneError(
-        f"no adapter knows {type(backbone).__name__}. There are: {known}. Register one with the "
-        "hook tgate_register_adapters."
-    )
-
-
-def _known(module: Any) -> bool:
-    try:
-        adapter_for(unwrap(module))
-    except UnsupportedBackboneError:
-        return False
-    return True
-
-
-def _find(target: Any, backbone: nn.Module | None) -> tuple[Driver, nn.Module]:
-    """The driver of a target and the backbone in it; outsiders' drivers are asked first."""
-    for entry in reversed(manager().drivers.entries()):
-        if entry.value.matches(target):
-            found = backbone if backbone is not None else entry.value.backbone(target, _known)
-            return entry.value(target), unwrap(found)
-    raise UnsupportedBackboneError(
-        f"{type(target).__name__} is neither a pipeline nor a backbone: pass a diffusers pipeline, "
-        "or the module your loop calls."
-    )
-
-
-def unwrap(module: Any) -> Any:
-    """The module inside `torch.compile(module)`."""
-    return getattr(module, "_orig_mod", module)
-
-
-def _is_compiled(backbone: nn.Module) -> bool:
-    return any(m._compiled_call_impl is not None for m in backbone.modules())

@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from tgate_sampling._manager import manager
+from tgate_sampling.backbones import adapter_for, unwrap
 from tgate_sampling.errors import NoRunError, OptionError, UnsupportedBackboneError
-from tgate_sampling.gating import active_gating, adapter_for, gate, unwrap
+from tgate_sampling.gating import active_gating, gate
 from tgate_sampling.policy import RESERVED, Policy, get_policy
 from tgate_sampling.report import Report
 

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from tgate_sampling.adapter import Call
+from tgate_sampling.backbones import adapter_for, unwrap
 from tgate_sampling.driver import Driver
 from tgate_sampling.errors import UnsupportedBackboneError
-from tgate_sampling.gating import adapter_for, unwrap
 from tgate_sampling.hookspecs import RegisterDriver, hookimpl
 from tgate_sampling.layout import LAYOUTS, Layout
 from tgate_sampling.steps import Noise, Outside, Position, StepContext

@@ -1,0 +1,253 @@
+"""Carrying one decision out in one backbone call.
+
+In order: `plan` chooses the branches that run, `set_modes` tells the sites, the backbone runs on
+those rows, `collect` takes what was stored, `fill` completes the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from tgate_sampling._manager import manager
+from tgate_sampling.adapter import Call
+from tgate_sampling.cache import Slot, signature
+from tgate_sampling.decision import Decision
+from tgate_sampling.driver import Driver
+from tgate_sampling.guidance import ESTIMATORS
+from tgate_sampling.layer import Layer
+from tgate_sampling.layout import SINGLE, Layout, block, has_guidance
+from tgate_sampling.policy import Policy
+from tgate_sampling.run import CallRecord, Filling, Run, StepRecord
+from tgate_sampling.signals import Measured, compare
+from tgate_sampling.sites import SiteGroup
+from tgate_sampling.steps import Position
+
+
+@dataclass
+class Plan:
+    """One backbone call between its two hooks.
+
+    Args:
+        run, step, where: what it belongs to.
+        slot: what calls of this number keep.
+        layout: the branches the caller asked for.
+        branches: those that run.
+        rows: how many rows the caller asked for.
+        shape: key of the call's shapes, for counting.
+        reused: names of the sites that are not computed, by kind.
+        layers: block layers that are active.
+    """
+
+    run: Run
+    step: StepRecord
+    where: Position
+    slot: Slot
+    layout: Layout
+    branches: Layout
+    rows: int
+    shape: str = ""
+    reused: dict[str, frozenset[str]] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+
+    @property
+    def ran(self) -> int:
+        """How many rows run."""
+        return self.rows * len(self.branches) // len(self.layout)
+
+    @property
+    def part(self) -> slice | None:
+        """The rows that run, or None for all."""
+        if self.ran == self.rows:
+            return None
+        return block(self.layout, self.branches[0], self.rows)
+
+    def record(self, backbone: nn.Module) -> CallRecord:
+        """What the call did, for the report."""
+        skipped = frozenset[str]().union(*(x.skipped(backbone) for x in self.layers))
+        return CallRecord(self.shape, self.rows, self.ran, self.reused, skipped)
+
+
+class Carrier:
+    """Carries decisions out on one backbone.
+
+    Args:
+        backbone: the gated module.
+        groups: its gated sites by kind.
+        policy: for the gates it may close and the signals it wants.
+        filling: estimator and merge rule where a decision does not say.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        groups: Mapping[str, SiteGroup],
+        policy: Policy,
+        filling: Filling,
+    ) -> None:
+        self.backbone, self.groups = backbone, groups
+        self.policy, self.filling = policy, filling
+        self._two_modes = False
+        self._last_rows: tuple[Layout, int] | None = None
+
+    def begin(self) -> None:
+        """A run begins."""
+        self._last_rows = None
+        self._two_modes = is_compiled(self.backbone)
+
+    def stand_aside(self) -> None:
+        """The next call computes everything and keeps nothing."""
+        for group in self.groups.values():
+            group.set("compute")
+        self._last_rows = None
+
+    def clear(self) -> None:
+        """No site holds anything."""
+        for group in self.groups.values():
+            group.clear()
+
+    def plan(
+        self,
+        run: Run,
+        step: StepRecord,
+        where: Position,
+        call: Call,
+        driver: Driver,
+        layout: Layout | None,
+    ) -> Plan:
+        """Choose the branches that run."""
+        layout = self._check_layout(run, call, layout)
+        slot = run.cache.slot(where.call)
+        if slot.admit(signature(call.sample, len(layout))):
+            run.note("shape", "the call's shape changed, so what was kept is dropped")
+        branches = layout
+        closes = "guidance" in step.decision.closed and has_guidance(layout)
+        if closes and self._can_estimate(run, slot, step.decision, driver):
+            branches = (step.decision.rows,)
+        layers = [x for t in _layer_types() if (x := t.detect(self.backbone))]
+        rows = call.sample.shape[0]
+        return Plan(run, step, where, slot, layout, branches, rows, layers=layers)
+
+    def _check_layout(self, run: Run, call: Call, layout: Layout | None) -> Layout:
+        rows = call.sample.shape[0]
+        if layout is not None and rows % len(layout) == 0:
+            return layout
+        if "guidance" in self.policy.gates:
+            run.note(
+                "layout",
+                "the layout of the branches is unknown, so guidance stays open: pass "
+                "layout='uncond_first' (or 'cond_first', 'single')"
+                if layout is None
+                else f"{rows} rows do not split into {'/'.join(layout)}: guidance stays open",
+            )
+        return SINGLE
+
+    def _can_estimate(self, run: Run, slot: Slot, decision: Decision, driver: Driver) -> bool:
+        if reason := driver.opaque():
+            run.note("guidance", f"guidance stays open: {reason}")
+            return False
+        if len(slot.deltas) < ESTIMATORS[self._estimator(decision)].looks:
+            run.note("estimate", "no guided evaluation to estimate from: guidance stays open")
+            return False
+        return True
+
+    def _estimator(self, decision: Decision) -> str:
+        return decision.estimator or self.filling.estimator
+
+    def _merge(self, decision: Decision) -> str:
+        return decision.merge or self.filling.merge
+
+    def set_modes(self, plan: Plan) -> None:
+        """Tell every site what to do in this call, and block layers when to run in full."""
+        step, must_store = plan.step, False
+        for kind, group in self.groups.items():
+            if kind in step.decision.closed:
+                must_store |= self._reuse(group, plan, self._merge(step.decision))
+            elif kind in step.stored or kind in self.policy.signals:
+                group.set("store")
+                must_store |= plan.run.planned
+            else:
+                # Compiled code has a graph for each mode: storing for nothing saves a third one.
+                group.set("store" if self._two_modes else "compute")
+        now = (plan.branches, plan.ran)
+        if plan.layers and (now != self._last_rows or must_store):
+            for layer in plan.layers:
+                layer.refresh()
+        self._last_rows = now
+
+    def _reuse(self, group: SiteGroup, plan: Plan, merge: str) -> bool:
+        """Hand each site what it shall return; True if one has nothing and must store."""
+        wanted = (id(plan.slot), plan.slot.version, plan.branches, merge)
+        if group.loaded == wanted and group.set("reuse"):
+            plan.reused[group.kind] = group.names
+            return False
+        reused = set()
+        for index, site in enumerate(group.sites):
+            kept = plan.slot.fit(site.name, plan.branches, merge)
+            group.put(index, kept)
+            group.set_one(index, "store" if kept is None else "reuse")
+            if kept is not None:
+                reused.add(site.name)
+        plan.reused[group.kind] = frozenset(reused)
+        missing = len(group.sites) - len(reused)
+        group.loaded = None if missing else wanted
+        if missing:
+            plan.run.note(
+                f"missing {group.kind}",
+                f"{missing} {group.kind} sites had nothing to reuse and were computed",
+            )
+        return bool(missing)
+
+    def collect(self, plan: Plan) -> None:
+        """Take what sites in mode `store` kept; measure it against what was kept before."""
+        before = plan.slot.version
+        sites: list[tuple[str, str]] = []
+        values: list[torch.Tensor] = []
+        measure = plan.where.call == 0 and plan.where.step.evaluation == 0
+        for kind, group in self.groups.items():
+            wanted = kind in plan.step.stored or kind in plan.step.decision.closed
+            measured = measure and kind in self.policy.signals
+            for index, site in enumerate(group.sites):
+                if group.mode(index) != "store":
+                    continue
+                fresh = group.collect(index)
+                if fresh is None or not (wanted or measured):
+                    continue
+                old = plan.slot.kept.get(site.name)
+                if measured and old is not None and old.branches == plan.branches:
+                    sites.append((kind, site.name))
+                    values.append(compare(fresh, old.tensor))
+                plan.slot.keep(site.name, fresh, plan.branches)
+        if values:
+            plan.run.measured = Measured(sites, values, len(plan.branches))
+        if plan.slot.version != before:
+            plan.run.watch_memory()
+
+    def fill(self, plan: Plan, output: torch.Tensor) -> torch.Tensor | None:
+        """The output for all rows, or None if all rows ran."""
+        decision = plan.step.decision
+        if plan.ran == plan.rows:
+            keeps = "guidance" in plan.step.stored or "guidance" in decision.closed
+            looks = ESTIMATORS[self._estimator(decision)].looks
+            if keeps and looks and has_guidance(plan.layout):
+                rows = {b: output[block(plan.layout, b, plan.rows)] for b in plan.layout}
+                plan.slot.deltas.append(rows["cond"] - rows["uncond"])
+                plan.run.watch_memory()
+            return None
+        if decision.rows == "uncond":
+            return torch.cat([output] * len(plan.layout))
+        fill = ESTIMATORS[self._estimator(decision)].fill
+        parts = {"cond": output, "uncond": fill(output, plan.slot.deltas)}
+        return torch.cat([parts[b] for b in plan.layout])
+
+
+def _layer_types() -> tuple[type[Layer], ...]:
+    return tuple(e.value for e in manager().layers.entries())
+
+
+def is_compiled(backbone: nn.Module) -> bool:
+    """Whether any part of the backbone was compiled in place."""
+    return any(m._compiled_call_impl is not None for m in backbone.modules())
