@@ -35,6 +35,7 @@ BUILTINS: Final[tuple[str, ...]] = (
     "tgate_plugins.convergence",
     "tgate_plugins.cosine_delta",
     "tgate_plugins.tgate",
+    "tgate_plugins.interleave",
     "tgate_plugins.diffusers_pipeline",
     "tgate_plugins.loop",
     "tgate_plugins.k_diffusion",

@@ -1,4 +1,4 @@
-"""What one run keeps: attention outputs and guidance deltas, by backbone call of an evaluation.
+"""What one run keeps: attention outputs and looks at guidance, by backbone call of an evaluation.
 
 A kept value is read only where its branch labels, its shape, its device and its dtype fit; anything
 else is dropped and computed anew.
@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import torch
 
+from tgate_sampling.guidance import Look
 from tgate_sampling.layout import Layout, block
 
 #: What must stay the same between calls for a kept value to be worth anything:
@@ -62,7 +63,7 @@ class Slot:
 
     signature: Signature | None = None
     kept: dict[str, Kept] = field(default_factory=dict)
-    deltas: deque[torch.Tensor] = field(default_factory=lambda: deque(maxlen=2))
+    looks: deque[Look] = field(default_factory=lambda: deque(maxlen=2))
     version: int = 0
 
     def admit(self, new: Signature) -> bool:
@@ -70,7 +71,7 @@ class Slot:
         changed = self.signature is not None and self.signature != new
         if changed:
             self.kept.clear()
-            self.deltas.clear()
+            self.looks.clear()
             self.version += 1
         self.signature = new
         return changed
@@ -94,7 +95,10 @@ class Slot:
     def tensors(self) -> Iterator[torch.Tensor]:
         for kept in self.kept.values():
             yield kept.tensor
-        yield from self.deltas
+        for look in self.looks:
+            yield look.delta
+            if look.cond is not None:
+                yield look.cond
 
 
 @dataclass

@@ -6,6 +6,7 @@ those rows, `collect` takes what was stored, `fill` completes the output.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from tgate_sampling.adapter import Call
 from tgate_sampling.cache import Slot, signature
 from tgate_sampling.decision import Decision
 from tgate_sampling.driver import Driver
-from tgate_sampling.guidance import ESTIMATORS
+from tgate_sampling.guidance import ESTIMATORS, Estimator, Look
 from tgate_sampling.layer import Layer
 from tgate_sampling.layout import SINGLE, Layout, block, has_guidance
 from tgate_sampling.policy import Policy
@@ -149,7 +150,7 @@ class Carrier:
         if reason := driver.opaque():
             run.note("guidance", f"guidance stays open: {reason}")
             return False
-        if len(slot.deltas) < ESTIMATORS[self._estimator(decision)].looks:
+        if len(slot.looks) < ESTIMATORS[self._estimator(decision)].looks:
             run.note("estimate", "no guided evaluation to estimate from: guidance stays open")
             return False
         return True
@@ -229,19 +230,32 @@ class Carrier:
     def fill(self, plan: Plan, output: torch.Tensor) -> torch.Tensor | None:
         """The output for all rows, or None if all rows ran."""
         decision = plan.step.decision
+        estimator = ESTIMATORS[self._estimator(decision)]
         if plan.ran == plan.rows:
             keeps = "guidance" in plan.step.stored or "guidance" in decision.closed
-            looks = ESTIMATORS[self._estimator(decision)].looks
-            if keeps and looks and has_guidance(plan.layout):
-                rows = {b: output[block(plan.layout, b, plan.rows)] for b in plan.layout}
-                plan.slot.deltas.append(rows["cond"] - rows["uncond"])
-                plan.run.watch_memory()
+            if keeps and estimator.memory and has_guidance(plan.layout):
+                self._look(plan, estimator, output)
             return None
         if decision.rows == "uncond":
             return torch.cat([output] * len(plan.layout))
-        fill = ESTIMATORS[self._estimator(decision)].fill
-        parts = {"cond": output, "uncond": fill(output, plan.slot.deltas)}
+        uncond = estimator.fill(output, plan.slot.looks, _level(plan, estimator))
+        parts = {"cond": output, "uncond": uncond}
         return torch.cat([parts[b] for b in plan.layout])
+
+    def _look(self, plan: Plan, estimator: Estimator, output: torch.Tensor) -> None:
+        """Remember what both branches said."""
+        rows = {b: output[block(plan.layout, b, plan.rows)] for b in plan.layout}
+        # A copy: a view would keep the other branch alive, and the caller may write into its rows.
+        cond = rows["cond"].clone() if estimator.keeps_cond else None
+        look = Look(rows["cond"] - rows["uncond"], _level(plan, estimator), cond)
+        plan.slot.looks.append(look)
+        plan.run.watch_memory()
+
+
+def _level(plan: Plan, estimator: Estimator) -> float | None:
+    """Log sigma of this evaluation, where the estimator asks for it."""
+    sigma = plan.where.step.sigma if estimator.reads_level else None
+    return math.log(sigma) if sigma is not None and sigma > 0 else None
 
 
 def _layer_types() -> tuple[type[Layer], ...]:

@@ -32,7 +32,6 @@ from tgate_sampling.hooks import Hook, ask_for_end
 from tgate_sampling.layout import as_layout
 from tgate_sampling.policy import (
     DEFAULT_POLICY,
-    DEFAULT_REFRESH,
     Policy,
     as_policy,
     describe,
@@ -98,7 +97,7 @@ def gate(
                 f"{', '.join(sorted(options))} without a policy: name the policy these belong to, "
                 f"as in gate(pipe, 'fixed_step', gate_step=10)."
             )
-        policy, refresh = DEFAULT_POLICY, DEFAULT_REFRESH if refresh is None else refresh
+        policy = DEFAULT_POLICY
     return Gating(
         target,
         as_policy(policy, options),

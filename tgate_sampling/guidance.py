@@ -1,17 +1,48 @@
 """Estimators: what stands in for the unconditional branch while the guidance gate is closed.
 
 All work below the pipeline, on the backbone's raw outputs, so that every guidance formula above
-them (rescale, APG, perp-neg) stays untouched. Shapes: `cond` and every delta are (B, ...).
+them (rescale, APG, perp-neg) stays untouched. With delta = cond - uncond, guidance is
+u + s (c - u) = c + (s - 1) delta, so an estimator is a guess of delta; `cond` is always computed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 import torch
+
+#: How far `forecast` may reach, in units of the distance between the two looks it rests on.
+REACH: Final = 1.0
+#: How much of the forecast change is believed: full belief wins in the mean and loses in the worst
+#: cases at high guidance, none (`hold`) the other way round.
+BELIEF: Final = 0.75
+#: `decay` shrinks delta by this power of the noise level.
+DECAY: Final = 0.25
+#: Ridge of `linear`, as a share of the regressor's energy.
+RIDGE: Final = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One guided evaluation of this run.
+
+    Args:
+        delta: (B, ...) cond - uncond.
+        level: log of the noise level sigma; None where the driver cannot know it.
+        cond: (B, ...) the conditional output, for estimators that keep it.
+    """
+
+    delta: torch.Tensor
+    level: float | None = None
+    cond: torch.Tensor | None = None
+
+
+#: `fill(cond, looks, level)` -> uncond, with `looks` newest last.
+Fill: TypeAlias = Callable[[torch.Tensor, Sequence[Look], float | None], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,29 +51,94 @@ class Estimator:
 
     Args:
         name: as users type it.
-        looks: how many guided evaluations it needs to have seen in this run.
-        fill: `fill(cond, deltas)` -> uncond; `deltas` are cond - uncond of the last guided
-            evaluations, newest last.
+        fill: the function.
+        looks: how many guided evaluations it must have seen; 0 for none.
+        memory: how many it makes use of.
+        reads_level: whether it asks for noise levels.
+        keeps_cond: whether looks must hold the conditional output.
     """
 
     name: str
-    looks: int
-    fill: Callable[[torch.Tensor, Sequence[torch.Tensor]], torch.Tensor]
+    fill: Fill
+    looks: int = 1
+    memory: int = 1
+    reads_level: bool = False
+    keeps_cond: bool = False
 
 
-def none(cond: torch.Tensor, deltas: Sequence[torch.Tensor]) -> torch.Tensor:
+def none(cond: torch.Tensor, looks: Sequence[Look], level: float | None) -> torch.Tensor:
     """Uncond := cond. Guidance is off: any affine guidance formula becomes the identity."""
     return cond
 
 
-def hold(cond: torch.Tensor, deltas: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Uncond := cond - delta, with the delta of the last guided evaluation.
+def hold(cond: torch.Tensor, looks: Sequence[Look], level: float | None) -> torch.Tensor:
+    """Uncond := cond - delta, with the delta of the last look."""
+    return cond - looks[-1].delta
 
-    Guidance stays alive: u + s (c - u) = c + (s - 1) delta.
+
+def decay(cond: torch.Tensor, looks: Sequence[Look], level: float | None) -> torch.Tensor:
+    """`hold` with delta shrunk by (sigma / sigma of the look) ** `DECAY`, at most 1.
+
+    Guidance fades out with the noise instead of staying or stopping.
     """
-    return cond - deltas[-1]
+    last = looks[-1]
+    if level is None or last.level is None:
+        return hold(cond, looks, level)
+    return cond - last.delta * min(1.0, math.exp(DECAY * (level - last.level)))
+
+
+def forecast(cond: torch.Tensor, looks: Sequence[Look], level: float | None) -> torch.Tensor:
+    """Delta extrapolated along the log noise level from the last two looks.
+
+    delta = d1 + `BELIEF` r (d1 - d0) with r = (l - l1) / (l1 - l0) in 0 to `REACH`. Falls back to
+    `hold` with one look, equal levels, or unknown ones.
+    """
+    reach = _reach(looks, level)
+    if reach is None:
+        return hold(cond, looks, level)
+    before, last = looks[-2], looks[-1]
+    return cond - torch.lerp(last.delta, before.delta, -BELIEF * reach)
+
+
+def linear(cond: torch.Tensor, looks: Sequence[Look], level: float | None) -> torch.Tensor:
+    """Uncond as a least-squares combination of this run's own outputs (LinearAG, 2312.12487).
+
+    delta = d1 + b (c - c1): the change of delta is regressed on the change of cond between the
+    last two looks, one b per sample, in float32, with a ridge; fitted online, so nothing is
+    calibrated beforehand. |b| is at most 1, and where cond did not move it is 0, which is `hold`.
+    """
+    conds = [look.cond for look in looks if look.cond is not None]
+    if len(conds) < 2:
+        return hold(cond, looks, level)
+    last = looks[-1].delta
+    moved = (conds[-1] - conds[-2]).flatten(1).float()  # (B, N)
+    turned = (last - looks[-2].delta).flatten(1).float()  # (B, N)
+    energy = (moved * moved).sum(1)
+    tiny = torch.finfo(torch.float32).tiny
+    slope = (moved * turned).sum(1) / (energy * (1 + RIDGE)).clamp_min(tiny)
+    slope = slope.clamp(-1, 1).to(cond.dtype).view(-1, *[1] * (cond.ndim - 1))  # (B, 1, ...)
+    estimate: torch.Tensor = cond - last - slope * (cond - conds[-1])
+    return estimate
+
+
+def _reach(looks: Sequence[Look], level: float | None) -> float | None:
+    if len(looks) < 2 or level is None:
+        return None
+    before, last = looks[-2].level, looks[-1].level
+    if before is None or last is None or abs(last - before) < 1e-6:
+        return None
+    return min(REACH, max(0.0, (level - last) / (last - before)))
 
 
 ESTIMATORS: Final[Mapping[str, Estimator]] = MappingProxyType(
-    {e.name: e for e in (Estimator("none", 0, none), Estimator("hold", 1, hold))}
+    {
+        estimator.name: estimator
+        for estimator in (
+            Estimator("none", none, looks=0, memory=0),
+            Estimator("hold", hold),
+            Estimator("decay", decay, reads_level=True),
+            Estimator("forecast", forecast, memory=2, reads_level=True),
+            Estimator("linear", linear, memory=2, keeps_cond=True),
+        )
+    }
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tgate_sampling.cache import Cache
 from tgate_sampling.decision import GATES, Answer, Decision, as_decision
 from tgate_sampling.errors import PolicyError, TGateError
+from tgate_sampling.guidance import ESTIMATORS
 from tgate_sampling.policy import Decider, Policy, describe
 from tgate_sampling.settle import Past, passed, settle, settle_all, to_store
 from tgate_sampling.signals import Measured, Signals, read
@@ -161,7 +162,9 @@ class Run:
             return
         wishes = [self._legal(a) for a in answers]
         self._plan = settle_all(wishes, merge=self.filling.merge, refresh=self.filling.refresh)
-        self._store = to_store(self._plan)
+        used = {d.estimator or self.filling.estimator for d in self._plan}
+        memory = max(ESTIMATORS[name].memory for name in used)
+        self._store = to_store(self._plan, memory=memory)
 
     def _ask(self, step: StepContext, signals: Signals) -> Decision:
         try:

@@ -79,15 +79,23 @@ def settle_all(
     return settled
 
 
-def to_store(settled: Sequence[Decision]) -> list[frozenset[str]]:
-    """The gates each planned step must store for: open now, closed in the next step.
+def to_store(settled: Sequence[Decision], *, memory: int = 1) -> list[frozenset[str]]:
+    """The gates each planned step must store for.
 
-    >>> g = Decision(frozenset({"cross"}))
-    >>> [sorted(s) for s in to_store([Decision(), Decision(), g, g])]
-    [[], ['cross'], [], []]
+    Attention is stored by the last open step before a closed one; guidance is looked at by the
+    last `memory` of them, since an estimator may rest on several looks.
+
+    >>> g = Decision(frozenset({"cross", "guidance"}))
+    >>> [sorted(s) for s in to_store([Decision(), Decision(), g, g], memory=2)]
+    [['guidance'], ['cross', 'guidance'], [], []]
     """
-    following = [d.closed for d in settled[1:]] + [frozenset[str]()]
-    return [
-        frozenset(g for g in after if g not in now.closed)
-        for now, after in zip(settled, following, strict=True)
-    ]
+    stored: list[set[str]] = [set() for _ in settled]
+    for gate in {g for d in settled for g in d.closed}:
+        wanted = 0
+        for index in range(len(settled) - 1, -1, -1):
+            if gate in settled[index].closed:
+                wanted = memory if gate == "guidance" else 1
+            elif wanted:
+                stored[index].add(gate)
+                wanted -= 1
+    return [frozenset(s) for s in stored]

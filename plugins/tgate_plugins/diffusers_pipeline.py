@@ -136,22 +136,27 @@ def raw_index(timestep: Any, timesteps: Any) -> int | None:
 def place(scheduler: Any, offset: int, length: int) -> tuple[int, int, int]:
     """(step, evaluation, total) of the `offset`-th of a run's `length` timesteps.
 
-    A scheduler of order 2 evaluates twice a step, the last one once. PNDM without its Runge-Kutta
-    start repeats one timestep: its first two evaluations are step 0; with it, the first three steps
-    take four evaluations each.
+    A scheduler of order 2 evaluates twice a step, the last one once.
     """
     if getattr(scheduler, "prk_timesteps", None) is not None:
-        runge_kutta = len(scheduler.prk_timesteps)
-        if runge_kutta:
-            if offset < runge_kutta:
-                return offset // 4, offset % 4, length - runge_kutta + runge_kutta // 4
-            step = offset - runge_kutta + runge_kutta // 4
-            return step, 0, length - runge_kutta + runge_kutta // 4
-        if length == len(scheduler.timesteps):
-            return max(0, offset - 1), int(offset == 1), max(1, length - 1)
-        return offset, 0, length  # img2img past the repeated timestep
+        return _place_pndm(len(scheduler.prk_timesteps), offset, length)
     order = int(getattr(scheduler, "order", 1))
     return offset // order, offset % order, -(-length // order)
+
+
+def _place_pndm(runge_kutta: int, offset: int, length: int) -> tuple[int, int, int]:
+    """PNDM counts its own calls from the run's first one, wherever in `timesteps` that lies.
+
+    Without the Runge-Kutta start the second call does the first step again; with it, the first
+    three steps take four calls each.
+    """
+    if not runge_kutta:
+        return max(0, offset - 1), int(offset == 1), max(1, length - 1)
+    first = min(runge_kutta, length)
+    total = -(-first // 4) + length - first
+    if offset < runge_kutta:
+        return offset // 4, offset % 4, total
+    return offset - runge_kutta + runge_kutta // 4, 0, total
 
 
 def noise_level(scheduler: Any, timesteps: torch.Tensor, raw: int) -> float | None:

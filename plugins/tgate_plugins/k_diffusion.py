@@ -10,6 +10,8 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -24,7 +26,8 @@ from tgate_sampling.hookspecs import RegisterDriver, RegisterSampler, hookimpl
 from tgate_sampling.layout import Layout
 from tgate_sampling.steps import RISE, Noise, Outside, Position, StepContext, first_value
 
-#: Model evaluations a step, of samplers whose code was read. `dpm_adaptive` takes its `order`.
+#: Model evaluations a step, of samplers whose code was read. `dpm_adaptive` takes its `order`,
+#: and the last groups of `dpm_fast` are shorter: see `evaluations_per_step`.
 EVALUATIONS: Final[Mapping[str, int]] = MappingProxyType(
     {
         "sample_euler": 1,
@@ -56,22 +59,32 @@ SAMPLERS: Final[tuple[str, ...]] = tuple(
 #: Samplers whose noise level rises on the way although their schedule falls.
 RESTARTS: Final = frozenset({"restart_sampler"})
 
+#: The most that k-diffusion's s_churn lifts a noise level; a greater rise is a restart.
+CHURN: Final = 2**0.5
+
 
 class StepTracker:
     """Which step an evaluation belongs to, from what a sampler shows of itself.
 
     Args:
-        evaluations: model calls a step, or None where they must be learned.
+        evaluations: model calls a step, or of each step, or None where they must be learned.
         sigmas: the schedule, for the first step of unknown samplers.
     """
 
-    def __init__(self, evaluations: int | None, sigmas: Sequence[float] | None) -> None:
-        self._known = evaluations
+    def __init__(
+        self, evaluations: int | Sequence[int] | None, sigmas: Sequence[float] | None
+    ) -> None:
+        self._known = evaluations if isinstance(evaluations, int) else None
+        each = evaluations if isinstance(evaluations, Sequence) else ()
+        self._ends = tuple(itertools.accumulate(each))  # evaluations done when each step is
         self._sigmas = sigmas
         self._base = -1  # the last callback's step
         self._since = 0  # evaluations since that callback
         self._seen = 0  # evaluations in all
         self._mode: str | None = None  # when in a step the callback comes
+        self._place = (-1, 0)  # of the last evaluation
+        self._level: float | None = None  # its noise level, where only that is known
+        self._restarted = 0  # steps by which restarts have put us ahead of the schedule
 
     def callback(self, step: int | None) -> None:
         """The sampler called back, saying step `step` (None: the next one)."""
@@ -86,35 +99,34 @@ class StepTracker:
         self._base, self._since = index, 0
 
     def evaluation(self, sigma: Callable[[], float]) -> tuple[int, int]:
-        """(step, evaluation) of the model call that begins now.
+        """(step, evaluation) of the model call that begins now; steps never go back.
 
         Args:
             sigma: reads its noise level; asked only where nothing else decides.
         """
-        place = self._place(sigma)
+        last, number = self._place
+        step = max(last, self._step(sigma))
+        self._place = (step, number + 1 if step == last else 0)
         self._since += 1
         self._seen += 1
-        return place
+        return self._place
 
-    def _place(self, sigma: Callable[[], float]) -> tuple[int, int]:
+    def _step(self, sigma: Callable[[], float]) -> int:
+        if self._ends:
+            return bisect_right(self._ends, self._seen)
         if self._mode == "before":
-            return self._base, self._since
+            return self._base
         if self._mode == "end":
-            return self._base + 1, self._since
+            return self._base + 1
         if self._mode == "start":
             ahead = self._since + 1
             if self._known is not None:
-                if ahead < self._known:
-                    return self._base, ahead
-                return self._base + ahead // self._known, ahead % self._known
-            if self._above(sigma(), self._base + 1):
-                return self._base, ahead
-            return self._base + 1, 0
-        if self._seen == 0:
-            return 0, 0
+                return self._base + ahead // self._known
+            return self._base if self._above(sigma(), self._base + 1) else self._base + 1
         if self._known is not None:
-            return divmod(self._seen, self._known)
-        return self._by_sigma(sigma()), 0
+            return self._seen // self._known
+        step = self._by_sigma(sigma())
+        return step if self._seen else 0
 
     def _above(self, sigma: float, step: int) -> bool:
         return (
@@ -125,7 +137,11 @@ class StepTracker:
 
     def _by_sigma(self, sigma: float) -> int:
         reached = [i for i, s in enumerate(self._sigmas or ()) if s >= sigma * (1 - 1e-3)]
-        return reached[-1] if reached else 0
+        index = reached[-1] if reached else 0
+        before, self._level = self._level, sigma
+        if before is not None and sigma > before * CHURN * (1 + 1e-3):
+            self._restarted = self._place[0] + 1 - index
+        return index + self._restarted
 
 
 class SamplerDriver(Driver):
@@ -137,15 +153,16 @@ class SamplerDriver(Driver):
         super().__init__(None)
         self._function = target.function
         self._bound = bind(target.function, target.args, target.kwargs)
-        arguments = self._bound.arguments
-        self._model_name = next(iter(arguments))
-        self.model = arguments[self._model_name]
+        self._model_name = next(iter(self._bound.arguments))
+        self.model = self._bound.arguments[self._model_name]
+        arguments = with_defaults(self._bound)
+        self._theirs = arguments.get("callback")
         self._sigmas = read_sigmas(arguments)
         name = bare_name(target.function)
-        known = target.evals_per_step or evaluations_per_step(name, arguments)
+        known = evaluations_per_step(name, arguments)
         self._reads_sigma = known is None or name in RESTARTS
-        self._tracker = StepTracker(known, self._sigmas)
-        self._total = total_steps(arguments, self._sigmas)
+        self._tracker = StepTracker(target.evals_per_step or known, self._sigmas)
+        self._total = total_steps(known, self._sigmas)
         self._span = noise_span(arguments, self._sigmas)
         self._token = object()
         self._live: tuple[int, int, Any] | None = None
@@ -157,9 +174,8 @@ class SamplerDriver(Driver):
         """Run the sampler with our model and callback in place of the user's."""
         bound = self._bound
         bound.arguments[self._model_name] = _Model(self.model, self._evaluate)
-        theirs = bound.arguments.get("callback")
         if "callback" in inspect.signature(self._function).parameters:
-            bound.arguments["callback"] = partial(self._callback, theirs)
+            bound.arguments["callback"] = self._callback
         return self._function(*bound.args, **bound.kwargs)
 
     def _evaluate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -173,10 +189,10 @@ class SamplerDriver(Driver):
         finally:
             self._live = None
 
-    def _callback(self, theirs: Callable[[Any], Any] | None, info: Any) -> Any:
+    def _callback(self, info: Any) -> Any:
         step = info.get("i") if isinstance(info, Mapping) else None
         self._tracker.callback(step if isinstance(step, int) else None)
-        return theirs(info) if theirs is not None else None
+        return self._theirs(info) if self._theirs is not None else None
 
     def _rises(self, step: int, evaluation: int, sigma: Any) -> bool:
         if evaluation or not self._reads_sigma:
@@ -237,9 +253,20 @@ def bind(
         bound = inspect.signature(function).bind(*args, **kwargs)
     except TypeError as error:
         raise OptionError(f"{bare_name(function)}: {error}") from error
-    if not bound.arguments:
-        raise OptionError(f"{bare_name(function)} was called without a model.")
+    model = next(iter(bound.arguments.values()), None)
+    if not callable(model):
+        raise OptionError(
+            f"{bare_name(function)} was called with a {type(model).__name__} for its model: pass "
+            "the denoiser first, a function of x and sigma."
+        )
     return bound
+
+
+def with_defaults(bound: inspect.BoundArguments) -> Mapping[str, Any]:
+    """All arguments, also those that a default or a `functools.partial` gives."""
+    full = inspect.BoundArguments(bound.signature, OrderedDict(bound.arguments))
+    full.apply_defaults()
+    return full.arguments
 
 
 def bare_name(function: Any) -> str:
@@ -270,19 +297,27 @@ def read_sigmas(arguments: Mapping[str, Any]) -> tuple[float, ...] | None:
     return levels
 
 
-def evaluations_per_step(name: str, arguments: Mapping[str, Any]) -> int | None:
-    """Model calls a step of a sampler whose code is known, else None."""
+def evaluations_per_step(name: str, arguments: Mapping[str, Any]) -> int | tuple[int, ...] | None:
+    """Model calls a step, or of each step, of a sampler whose code is known, else None.
+
+    >>> evaluations_per_step("sample_dpm_fast", {"n": 10})
+    (3, 3, 3, 1)
+    """
     if name == "sample_dpm_adaptive":
         return int(arguments.get("order", 3))
+    if name == "sample_dpm_fast" and "n" in arguments:
+        groups, rest = divmod(int(arguments["n"]), 3)
+        return (3,) * groups + (rest,) if rest else (3,) * (groups - 1) + (2, 1)
     return EVALUATIONS.get(name)
 
 
-def total_steps(arguments: Mapping[str, Any], sigmas: Sequence[float] | None) -> int | None:
+def total_steps(
+    evaluations: int | Sequence[int] | None, sigmas: Sequence[float] | None
+) -> int | None:
     """How many steps there will be; None where the sampler finds out as it goes."""
     if sigmas is not None:
         return len(sigmas) - 1
-    n = arguments.get("n")
-    return None if n is None else int(n) // 3 + 1  # dpm_fast: groups of three evaluations
+    return len(evaluations) if isinstance(evaluations, Sequence) else None
 
 
 def noise_span(
