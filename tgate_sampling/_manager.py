@@ -36,6 +36,7 @@ BUILTINS: Final[tuple[str, ...]] = (
     "tgate_plugins.cosine_delta",
     "tgate_plugins.tgate",
     "tgate_plugins.interleave",
+    "tgate_plugins.block",
     "tgate_plugins.diffusers_pipeline",
     "tgate_plugins.loop",
     "tgate_plugins.k_diffusion",

@@ -63,6 +63,13 @@ class Adapter:
         """Every gateable attention module, in `named_modules()` order."""
         raise NotImplementedError(f"{type(self).__name__} must define sites(backbone)")
 
+    def blocks(self, backbone: nn.Module, branch: int) -> Sequence[Site]:
+        """The topmost modules that DeepCache's `branch` leaves out, as sites of kind "block".
+
+        Empty where this kind of backbone has no such skeleton.
+        """
+        return ()
+
     def refuses(self, backbone: nn.Module) -> str | None:
         """Why this very backbone cannot be gated, or None."""
         return None

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
 from tgate_sampling.guidance import Look
-from tgate_sampling.layout import Layout, block
+from tgate_sampling.layout import Layout, block, map_tensors, tensors_in
 
 #: What must stay the same between calls for a kept value to be worth anything:
 #: sample shape without rows, rows per branch, dtype, device.
@@ -28,9 +28,9 @@ def signature(sample: torch.Tensor, branches: int) -> Signature:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One site's output and the branches its rows belong to."""
+    """One module's output, a tensor or a nest of them, and the branches its rows belong to."""
 
-    tensor: torch.Tensor
+    value: Any
     branches: Layout
 
 
@@ -47,14 +47,15 @@ def narrow(kept: Kept, branches: Layout, merge: str) -> Kept | None:
         return kept
     if len(branches) != 1 or branches[0] not in kept.branches:
         return None
-    if merge == "mean":
-        parts = kept.tensor.chunk(len(kept.branches))
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return Kept(total / len(parts), branches)
-    rows = kept.tensor[block(kept.branches, branches[0], kept.tensor.shape[0])]
-    return Kept(rows if merge == "both" else rows.clone(), branches)
+
+    def take(tensor: torch.Tensor) -> torch.Tensor:
+        if merge == "mean":
+            parts = tensor.chunk(len(kept.branches))
+            return sum(parts[1:], parts[0]) / len(parts)
+        rows = tensor[block(kept.branches, branches[0], tensor.shape[0])]
+        return rows if merge == "both" else rows.clone()
+
+    return Kept(map_tensors(take, kept.value), branches)
 
 
 @dataclass
@@ -76,12 +77,15 @@ class Slot:
         self.signature = new
         return changed
 
-    def keep(self, site: str, tensor: torch.Tensor, branches: Layout) -> None:
-        self.kept[site] = Kept(tensor, branches)
+    def keep(self, site: str, value: Any, branches: Layout) -> None:
+        self.kept[site] = Kept(value, branches)
         self.version += 1
 
-    def fit(self, site: str, branches: Layout, merge: str) -> torch.Tensor | None:
-        """The kept output of `site` for `branches`, merged once if the rows have changed."""
+    def fit(self, site: str, branches: Layout, merge: str) -> Any:
+        """The kept output of `site` for `branches`, narrowed once if the rows have changed.
+
+        None where nothing fits.
+        """
         kept = self.kept.get(site)
         if kept is None:
             return None
@@ -90,11 +94,11 @@ class Slot:
             return None
         if fitting is not kept and merge != "both":
             self.kept[site] = fitting
-        return fitting.tensor
+        return fitting.value
 
     def tensors(self) -> Iterator[torch.Tensor]:
         for kept in self.kept.values():
-            yield kept.tensor
+            yield from tensors_in(kept.value)
         for look in self.looks:
             yield look.delta
             if look.cond is not None:

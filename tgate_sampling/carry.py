@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from tgate_sampling._manager import manager
 from tgate_sampling.adapter import Call
 from tgate_sampling.cache import Slot, signature
+from tgate_sampling.compose import active_layers
 from tgate_sampling.decision import Decision
 from tgate_sampling.driver import Driver
 from tgate_sampling.guidance import ESTIMATORS, Estimator, Look
@@ -66,10 +66,17 @@ class Plan:
             return None
         return block(self.layout, self.branches[0], self.rows)
 
+    @property
+    def skips(self) -> bool:
+        """Whether whole blocks, and the sites in them, may not run in this call."""
+        return bool(self.layers) or "block" in self.reused
+
     def record(self, backbone: nn.Module) -> CallRecord:
         """What the call did, for the report."""
-        skipped = frozenset[str]().union(*(x.skipped(backbone) for x in self.layers))
-        return CallRecord(self.shape, self.rows, self.ran, self.reused, skipped)
+        sites = {k: names for k, names in self.reused.items() if k != "block"}
+        blocks = self.reused.get("block", frozenset[str]())
+        skipped = blocks.union(*(x.skipped(backbone) for x in self.layers))
+        return CallRecord(self.shape, self.rows, self.ran, sites, skipped)
 
 
 class Carrier:
@@ -128,8 +135,7 @@ class Carrier:
         closes = "guidance" in step.decision.closed and has_guidance(layout)
         if closes and self._can_estimate(run, slot, step.decision, driver):
             branches = (step.decision.rows,)
-        layers = [x for t in _layer_types() if (x := t.detect(self.backbone))]
-        rows = call.sample.shape[0]
+        layers, rows = active_layers(self.backbone), call.sample.shape[0]
         return Plan(run, step, where, slot, layout, branches, rows, layers=layers)
 
     def _check_layout(self, run: Run, call: Call, layout: Layout | None) -> Layout:
@@ -210,7 +216,7 @@ class Carrier:
         measure = plan.where.call == 0 and plan.where.step.evaluation == 0
         for kind, group in self.groups.items():
             wanted = kind in plan.step.stored or kind in plan.step.decision.closed
-            measured = measure and kind in self.policy.signals
+            measured = measure and kind in self.policy.signals and not plan.skips
             for index, site in enumerate(group.sites):
                 if group.mode(index) != "store":
                     continue
@@ -220,7 +226,7 @@ class Carrier:
                 old = plan.slot.kept.get(site.name)
                 if measured and old is not None and old.branches == plan.branches:
                     sites.append((kind, site.name))
-                    values.append(compare(fresh, old.tensor))
+                    values.append(compare(fresh, old.value))
                 plan.slot.keep(site.name, fresh, plan.branches)
         if values:
             plan.run.measured = Measured(sites, values, len(plan.branches))
@@ -256,10 +262,6 @@ def _level(plan: Plan, estimator: Estimator) -> float | None:
     """Log sigma of this evaluation, where the estimator asks for it."""
     sigma = plan.where.step.sigma if estimator.reads_level else None
     return math.log(sigma) if sigma is not None and sigma > 0 else None
-
-
-def _layer_types() -> tuple[type[Layer], ...]:
-    return tuple(e.value for e in manager().layers.entries())
 
 
 def is_compiled(backbone: nn.Module) -> bool:

@@ -17,8 +17,9 @@ from torch import nn
 from tgate_sampling._manager import manager
 from tgate_sampling.backbones import adapter_for, find
 from tgate_sampling.carry import Carrier, Plan
+from tgate_sampling.compose import compose as combine
 from tgate_sampling.cost import CostModel
-from tgate_sampling.decision import ATTENTION_GATES, check_filling
+from tgate_sampling.decision import GATES, check_filling
 from tgate_sampling.driver import Driver
 from tgate_sampling.errors import (
     AlreadyGatedError,
@@ -28,7 +29,7 @@ from tgate_sampling.errors import (
     OptionError,
     UnsupportedBackboneError,
 )
-from tgate_sampling.hooks import Hook, ask_for_end
+from tgate_sampling.hooks import Hook, ask_for_end, copies_stay_bare
 from tgate_sampling.layout import as_layout
 from tgate_sampling.policy import (
     DEFAULT_POLICY,
@@ -43,8 +44,9 @@ from tgate_sampling.steps import Outside, Position
 
 T = TypeVar("T")
 
-#: The gating each backbone carries. Weak: a forgotten backbone takes its gating along.
-_ACTIVE: weakref.WeakKeyDictionary[nn.Module, Gating] = weakref.WeakKeyDictionary()
+#: The gating each backbone carries. Weak at both ends: the backbone's hooks keep its gating alive,
+#: and a forgotten backbone takes it along.
+_ACTIVE: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Gating]] = weakref.WeakKeyDictionary()
 
 
 def gate(
@@ -53,7 +55,7 @@ def gate(
     *,
     backbone: nn.Module | None = None,
     layout: str | Sequence[str] | None = None,
-    compose: Sequence[str] = (),
+    compose: Sequence[str | Policy] = (),
     estimator: str | None = None,
     refresh: int | None = None,
     merge: str | None = None,
@@ -68,8 +70,9 @@ def gate(
         backbone: the module to gate, where the target holds several.
         layout: how branches lie in a call's batch ("uncond_first", "cond_first", "single", or
             the branch of each block of rows); found by itself for pipelines.
-        compose: layers that are active in the same backbone ("deepcache"), to insist on them; an
-            active one is found without being named.
+        compose: what else skips work: further policies, by name or as values ("block"), each
+            closing gates of its own; or layers of others ("deepcache"), to insist that they are
+            active. An active layer is found without being named.
         estimator: how a closed guidance gate is filled: "hold" keeps guidance alive, "none" turns
             it off (as T-GATE).
         refresh: look at both branches again every so many steps after guidance has closed.
@@ -119,7 +122,8 @@ def attach(target: Any, policy: Any = None, **options: Any) -> Gating:
 
 def active_gating(backbone: nn.Module) -> Gating | None:
     """The gating a backbone carries now, or None."""
-    return _ACTIVE.get(backbone)
+    carried = _ACTIVE.get(backbone)
+    return carried() if carried is not None else None
 
 
 class Gating:
@@ -137,24 +141,20 @@ class Gating:
         *,
         backbone: nn.Module | None = None,
         layout: str | Sequence[str] | None = None,
-        compose: Sequence[str] = (),
+        compose: Sequence[str | Policy] = (),
         estimator: str | None = None,
         refresh: int | None = None,
         merge: str | None = None,
     ) -> None:
         self._attached, self._entered = False, True  # an error below is no forgotten `with`
-        self.policy = policy
         self._layout = as_layout(layout)
-        self.filling = _filling(policy, estimator, merge, refresh)
         driver, self.backbone = find(target, backbone)
         self.adapter = adapter_for(self.backbone)
+        self.policy = policy = combine(policy, compose, self.backbone)
+        self.filling = _filling(policy, estimator, merge, refresh)
         if reason := self.adapter.refuses(self.backbone):
             raise UnsupportedBackboneError(reason)
         self._drivers: list[Driver] = [driver]
-        self._compose = tuple(manager().layers.get(name) for name in compose)
-        for layer in self._compose:
-            if layer.detect(self.backbone) is None:
-                raise OptionError(layer.missing())
         self._cost = CostModel(self.adapter.blueprint(self.backbone))
         self._groups = self._make_groups()
         self._carrier = Carrier(self.backbone, self._groups, policy, self.filling)
@@ -164,6 +164,7 @@ class Gating:
         self.events: list[Event] = []
         self._run: Run | None = None
         self._busy: int | None = None
+        self._outside = False
         self._plan: Plan | None = None
         self._undo: list[Callable[[], None]] = []
         self._entered = False
@@ -171,8 +172,10 @@ class Gating:
     def _make_groups(self) -> dict[str, SiteGroup]:
         # A kind that can neither close nor be measured is not touched at all.
         wanted = set(self.policy.gates) | set(self.policy.signals)
-        sites = [s for s in self.adapter.sites(self.backbone) if s.kind in wanted]
-        kinds = [k for k in ATTENTION_GATES if any(s.kind == k for s in sites)]
+        sites = list(self.adapter.sites(self.backbone))
+        if "block" in wanted:
+            sites += self.adapter.blocks(self.backbone, self.policy.branch)
+        kinds = [k for k in GATES if k in wanted and any(s.kind == k for s in sites)]
         return {k: SiteGroup(k, [s for s in sites if s.kind == k]) for k in kinds}
 
     # -- what users see -------------------------------------------------------------------------
@@ -240,7 +243,7 @@ class Gating:
             self._undo.pop()()
         for driver in self._drivers:
             driver.close()
-        if _ACTIVE.get(self.backbone) is self:
+        if active_gating(self.backbone) is self:
             del _ACTIVE[self.backbone]
         self._attached = False
 
@@ -274,13 +277,13 @@ class Gating:
 
     def _attach(self) -> None:
         self._entered = True
-        first = _ACTIVE.get(self.backbone)
+        first = active_gating(self.backbone)
         if first is not None:
             raise AlreadyGatedError(
                 f"this {type(self.backbone).__name__} is gated already, by "
                 f"{describe(first.policy)}: leave that `with` block or call its detach() first."
             )
-        _ACTIVE[self.backbone] = self
+        _ACTIVE[self.backbone] = weakref.ref(self)
         self._attached = True
         try:
             for group in self._groups.values():
@@ -298,6 +301,7 @@ class Gating:
                 ).remove
             )
             self._undo.append(ask_for_end(self.backbone, Hook(self._pipeline_done)))
+            self._undo.append(copies_stay_bare(self.backbone))
         except BaseException:
             self.detach()
             raise
@@ -316,7 +320,9 @@ class Gating:
             self._drivers.remove(driver)
             driver.close()
 
-    def _pipeline_done(self, **_: Any) -> None:
+    def _pipeline_done(self, *_: Any, **__: Any) -> None:
+        if self._outside:  # another pipeline on this backbone, in the middle of our run
+            return
         self._end(complete=self._run is not None and self._reached_end(self._run))
 
     @staticmethod
@@ -364,6 +370,7 @@ class Gating:
             reason = where.reason if isinstance(where, Outside) else "autograd needs the full graph"
             self._stand_aside(reason)
             return None
+        self._outside = False
         run = self._run_of(where)
         step = run.enter(where, self._step_finished)
         layout = self._layout or driver.layout(call)
@@ -375,7 +382,9 @@ class Gating:
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
         """After the forward: keep what will be read again, fill in what did not run."""
-        if module is not self.backbone or torch.compiler.is_compiling() or self._busy is None:
+        if module is not self.backbone or torch.compiler.is_compiling():
+            return None
+        if self._busy != threading.get_ident():  # a call that `_before` refused
             return None
         self._busy = None
         plan, self._plan = self._plan, None
@@ -393,7 +402,7 @@ class Gating:
 
     def _stand_aside(self, reason: str) -> None:
         self._carrier.stand_aside()
-        self._plan = None
+        self._plan, self._outside = None, True
         if self._run is not None:
             self._run.note("outside", reason)
         elif all(e.message != reason for e in self.events):

@@ -11,7 +11,7 @@ from torch import nn
 
 
 class Hook:
-    """A hook that stays out of graphs, copies and pickles."""
+    """A hook that stays out of graphs."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
@@ -19,19 +19,32 @@ class Hook:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)
 
-    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
-        return _no_hook
 
-    def __reduce__(self) -> Any:
-        return (_inert, ())
+#: Where a module keeps its forward hooks and what it knows of them, by the same ids.
+_TABLES = (
+    "_forward_pre_hooks",
+    "_forward_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
 
 
-def _inert() -> Callable[..., None]:
-    return _no_hook
+def copies_stay_bare(backbone: nn.Module) -> Callable[[], None]:
+    """Keep our hooks out of copies and pickles of the backbone; returns how to undo it."""
+    backbone.__dict__["__reduce_ex__"] = functools.partial(_reduce_bare, backbone)
+    return functools.partial(backbone.__dict__.pop, "__reduce_ex__", None)
 
 
-def _no_hook(*_: Any, **__: Any) -> None:
-    """What a copied backbone has in place of our hook."""
+def _reduce_bare(backbone: nn.Module, protocol: Any) -> tuple[Any, ...]:
+    reduced: Any = type(backbone).__reduce_ex__(backbone, protocol)
+    made, args, state, *rest = reduced
+    bare = {k: v for k, v in state.items() if k != "__reduce_ex__" and not isinstance(v, Hook)}
+    ours = {i for n in _TABLES[:2] for i, hook in bare[n].items() if isinstance(hook, Hook)}
+    for name in _TABLES:
+        kept = [(i, v) for i, v in bare[name].items() if i not in ours]
+        bare[name] = type(bare[name])(kept)
+    return (made, args, bare, *rest)
 
 
 def ask_for_end(backbone: nn.Module, done: Hook) -> Callable[[], None]:

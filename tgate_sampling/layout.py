@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -60,18 +60,35 @@ def block(layout: Layout, branch: str, rows: int) -> slice:
     return slice(start, start + size)
 
 
+def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """`value` with `function` applied to every tensor in it; dicts, lists and tuples are walked."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return type(value)((k, map_tensors(function, v)) for k, v in value.items())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(function, v) for v in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_tensors(function, v) for v in value)
+    return value
+
+
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """Every tensor in a nested value, in order."""
+    found: list[torch.Tensor] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(note, value)
+    return found
+
+
 def take_rows(value: Any, rows: int, part: slice) -> Any:
     """`value` with every tensor whose leading dimension is the batch's cut to `part`.
 
-    Dicts, lists and tuples (also named ones) are walked; anything else, and any tensor with
-    another leading dimension, stays as it is. Slices of dimension 0 are views: nothing is copied.
+    Anything else, and any tensor with another leading dimension, stays as it is. Slices of
+    dimension 0 are views: nothing is copied.
     """
-    if isinstance(value, torch.Tensor):
-        return value[part] if value.ndim and value.shape[0] == rows else value
-    if isinstance(value, dict):
-        return type(value)((k, take_rows(v, rows, part)) for k, v in value.items())
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(take_rows(v, rows, part) for v in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(take_rows(v, rows, part) for v in value)
-    return value
+    return map_tensors(lambda t: t[part] if t.ndim and t.shape[0] == rows else t, value)

@@ -43,6 +43,7 @@ class Policy:
         merge: the merge rule unless the user says otherwise.
         rows: which branch runs while guidance is closed.
         warm_up: steps before which nothing needs to be stored.
+        branch: for the block gate, how much of the backbone always runs (arXiv 2312.00858).
     """
 
     gates: Collection[str] = DEFAULT_GATES
@@ -51,6 +52,7 @@ class Policy:
     merge: str = "cond"
     rows: Literal["cond", "uncond"] = "cond"
     warm_up: int = 0
+    branch: int = 0
 
     def decide(self, step: StepContext, signals: Signals) -> Answer:
         """What to close in this step; sees the signals of earlier steps only."""

@@ -13,7 +13,7 @@ from tgate_sampling.decision import ATTENTION_GATES, GATES, Decision
 
 FIRST_STEP = "first step: nothing is kept yet"
 RISES = "noise level rises: everything is computed anew"
-REOPENED = "guidance re-opens, so attention needs both branches again"
+REOPENED = "guidance re-opens, so all else needs both branches again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def settle(
 
     1. Nothing closes in a run's first step, nor where the noise level rises.
     2. `refresh=k` re-opens guidance k steps after it was last open.
-    3. A step that re-opens guidance also opens attention, unless both branches are kept.
+    3. A step that re-opens guidance also opens attention and blocks, unless both are kept.
 
     >>> settle(Decision(frozenset({"cross"})), Past(), index=0, merge="cond").closed
     frozenset()
@@ -57,7 +57,7 @@ def settle(
     if refresh is not None and unseen >= refresh:
         wish = wish.without({"guidance"}, f"refresh={refresh}: a look at both branches")
     if past.guidance_closed and "guidance" not in wish.closed and merge != "both":
-        wish = wish.without(ATTENTION_GATES, wish.reason or REOPENED)
+        wish = wish.without((*ATTENTION_GATES, "block"), wish.reason or REOPENED)
     return wish
 
 
@@ -76,7 +76,14 @@ def settle_all(
         decision = settle(wish, past, index=index, merge=merge, refresh=refresh)
         past = passed(past, decision, index=index)
         settled.append(decision)
-    return settled
+    return [_whole(d, stored) for d, stored in zip(settled, to_store(settled), strict=True)]
+
+
+def _whole(decision: Decision, stored: frozenset[str]) -> Decision:
+    """A step that stores attention runs its blocks: sites inside a skipped one are not called."""
+    if stored & set(ATTENTION_GATES):
+        return decision.without({"block"}, decision.reason or "attention is stored")
+    return decision
 
 
 def to_store(settled: Sequence[Decision], *, memory: int = 1) -> list[frozenset[str]]:

@@ -13,7 +13,6 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from tgate_sampling.adapter import Site
@@ -107,14 +106,14 @@ class SiteGroup:
     def mode(self, index: int) -> Mode:
         return self._modes[index]
 
-    def put(self, index: int, kept: torch.Tensor | None) -> None:
+    def put(self, index: int, kept: Any) -> None:
         """Hand a site what it shall return in mode `reuse`."""
         self.sites[index].module.__dict__["_tgate_kept"] = kept
 
-    def collect(self, index: int) -> torch.Tensor | None:
+    def collect(self, index: int) -> Any:
         """Take what a site kept in mode `store`; None if it was not called."""
         self.loaded = None
         module = self.sites[index].module
-        kept: torch.Tensor | None = module.__dict__["_tgate_kept"]
+        kept = module.__dict__["_tgate_kept"]
         module.__dict__["_tgate_kept"] = None
         return kept

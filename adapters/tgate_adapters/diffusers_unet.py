@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,24 @@ class UNetAdapter(Adapter):
             if (kind := site_kind(name, module)) is not None
         ]
 
+    def blocks(self, backbone: Any, branch: int) -> Sequence[Site]:
+        block, layer = divmod(branch, 3)
+        deepest = len(backbone.down_blocks) - 1
+        if block > deepest:
+            return ()
+        down = backbone.down_blocks[block]
+        up_index = deepest - block
+        up = backbone.up_blocks[up_index]
+        inside = [
+            *_layers(f"down_blocks.{block}", down, range(layer, len(down.resnets))),
+            *_children(f"down_blocks.{block}.downsamplers", down.downsamplers),
+            *_children("down_blocks", backbone.down_blocks, block + 1),
+            ("mid_block", backbone.mid_block),
+            *_children("up_blocks", backbone.up_blocks, 0, up_index),
+            *_layers(f"up_blocks.{up_index}", up, range(len(up.resnets) - 1 - layer)),
+        ]
+        return [Site(name, "block", module) for name, module in inside if module is not None]
+
     def blueprint(self, backbone: Any) -> Callable[[], nn.Module] | None:
         made, config = type(backbone), dict(backbone.config)
 
@@ -33,6 +51,19 @@ class UNetAdapter(Adapter):
             return module.eval()
 
         return build
+
+
+def _children(
+    root: str, modules: Any, start: int = 0, stop: int | None = None
+) -> list[tuple[str, nn.Module]]:
+    """The modules of a list from `start` to `stop`, with their names."""
+    return [(f"{root}.{i}", m) for i, m in enumerate(modules or ())][start:stop]
+
+
+def _layers(root: str, block: Any, places: Iterable[int]) -> list[tuple[str, nn.Module]]:
+    """Residual and attention layers of one block at the given places."""
+    kinds = [k for k in ("resnets", "attentions") if getattr(block, k, None)]
+    return [(f"{root}.{k}.{i}", getattr(block, k)[i]) for k in kinds for i in places]
 
 
 def site_kind(name: str, module: nn.Module) -> str | None:

@@ -7,6 +7,7 @@ device synchronisation. A timestep that is no such view belongs to somebody else
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +27,8 @@ from tgate_sampling.steps import Noise, Outside, Position, StepContext
 COMPONENTS = ("unet", "transformer", "prior", "denoiser")
 
 FOREIGN = (
-    "a call whose timestep is no element of this pipeline's scheduler.timesteps ran ungated: "
-    "another pipeline or loop shares the backbone"
+    "a call that another pipeline or loop made on the same backbone ran ungated: attach the gating "
+    "to that pipeline, or loop over gating.steps(timesteps)"
 )
 
 
@@ -68,6 +69,8 @@ class PipelineDriver(Driver):
         if pipe is None or raw is None:
             return Outside(FOREIGN)
         if timesteps is not self._timesteps or raw < self._raw:
+            if _another_is_running(pipe):
+                return Outside(FOREIGN)
             self._timesteps, self._token = timesteps, object()
             self._first, self._raw, self._call = raw, raw, 0
         elif raw == self._raw:
@@ -83,7 +86,11 @@ class PipelineDriver(Driver):
         if planned is not None:
             length = min(length, int(planned))
         index, evaluation, total = place(scheduler, raw - self._first, length)
-        noise = Noise(lambda: noise_level(scheduler, timesteps, raw), lambda: float(timesteps[raw]))
+        # Of this run: reports are read after the scheduler has been set for another one.
+        sigmas, alphas = (getattr(scheduler, n, None) for n in ("sigmas", "alphas_cumprod"))
+        noise = Noise(
+            lambda: noise_level(sigmas, alphas, timesteps, raw), lambda: float(timesteps[raw])
+        )
         return Position(
             self._token,
             StepContext(index, total, evaluation, noise),
@@ -159,16 +166,29 @@ def _place_pndm(runge_kutta: int, offset: int, length: int) -> tuple[int, int, i
     return offset - runge_kutta + runge_kutta // 4, 0, total
 
 
-def noise_level(scheduler: Any, timesteps: torch.Tensor, raw: int) -> float | None:
+def noise_level(sigmas: Any, alphas: Any, timesteps: torch.Tensor, raw: int) -> float | None:
     """Sigma of a raw index, from the scheduler's own sigmas or its cumulative alphas."""
-    sigmas = getattr(scheduler, "sigmas", None)
     if isinstance(sigmas, torch.Tensor) and len(sigmas) >= len(timesteps):
         return float(sigmas[raw])
-    alphas = getattr(scheduler, "alphas_cumprod", None)
     if alphas is None:
         return None
     alpha = float(alphas[int(timesteps[raw])])
     return float(((1 - alpha) / alpha) ** 0.5)
+
+
+def _another_is_running(pipe: Any) -> bool:
+    """Whether the nearest pipeline among our callers is not `pipe`.
+
+    `from_pipe` and `**pipe.components` share the scheduler too, so that its timesteps cannot tell
+    the pipelines apart; and this one's settings say nothing about the other's batch.
+    """
+    frame = sys._getframe(1)
+    while frame := frame.f_back:  # type: ignore[assignment]
+        if frame.f_code.co_name == "__call__":
+            owner = frame.f_locals.get("self")
+            if PipelineDriver.matches(owner):
+                return owner is not pipe
+    return False
 
 
 def getattr_quietly(target: Any, name: str) -> Any:

@@ -207,10 +207,12 @@ class SamplerDriver(Driver):
         step, evaluation, sigma = self._live
         number = self._call
         self._call += 1
+        timestep = call.timestep  # neither `call` nor `self`: a report must not hold samples
+        level, span = self._scheduled(step), self._span
         noise = Noise(
-            lambda: self._level(step, evaluation, sigma),
-            lambda: first_value(call.timestep),
-            lambda: self._span,
+            lambda: first_value(sigma) if level is None else level,
+            lambda: first_value(timestep),
+            lambda: span,
         )
         return Position(
             self._token,
@@ -219,10 +221,11 @@ class SamplerDriver(Driver):
             rises=self._rising,
         )
 
-    def _level(self, step: int, evaluation: int, sigma: Any) -> float | None:
-        if not self._reads_sigma and self._sigmas is not None and step < len(self._sigmas):
-            return self._sigmas[step]
-        return first_value(sigma)
+    def _scheduled(self, step: int) -> float | None:
+        """The noise level of a step where the schedule tells it without a look at the device."""
+        if self._reads_sigma or self._sigmas is None or step >= len(self._sigmas):
+            return None
+        return self._sigmas[step]
 
     def layout(self, call: Call) -> Layout | None:
         declared: Layout | None = getattr(self.model, "tgate_layout", None)

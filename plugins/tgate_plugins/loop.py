@@ -55,7 +55,8 @@ class LoopDriver(Driver):
             return Outside(OUTSIDE)
         index, number = self._index, self._call
         self._call += 1
-        noise = Noise(lambda: self._sigma(index), lambda: first_value(call.timestep))
+        timestep = call.timestep  # not `call`: a report must not hold samples
+        noise = Noise(lambda: self._sigma(index), lambda: first_value(timestep))
         return Position(
             self._token,
             StepContext(index, self._total, 0, noise),
