@@ -18,12 +18,12 @@ from tgate_sampling.cache import Slot, signature
 from tgate_sampling.compose import active_layers
 from tgate_sampling.decision import Decision
 from tgate_sampling.driver import Driver
-from tgate_sampling.guidance import ESTIMATORS, Estimator, Look
+from tgate_sampling.guidance import ESTIMATORS, HIGH_GUIDANCE, Estimator, Look, to_denoised
 from tgate_sampling.layer import Layer
 from tgate_sampling.layout import SINGLE, Layout, block, has_guidance
 from tgate_sampling.policy import Policy
 from tgate_sampling.run import CallRecord, Filling, Run, StepRecord
-from tgate_sampling.signals import Measured, compare
+from tgate_sampling.signals import Measurement, compare
 from tgate_sampling.sites import SiteGroup
 from tgate_sampling.steps import Position
 
@@ -34,6 +34,7 @@ class Plan:
 
     Args:
         run, step, where: what it belongs to.
+        call, driver: what was asked, and who tells where it stands.
         slot: what calls of this number keep.
         layout: the branches the caller asked for.
         branches: those that run.
@@ -46,6 +47,8 @@ class Plan:
     run: Run
     step: StepRecord
     where: Position
+    call: Call
+    driver: Driver
     slot: Slot
     layout: Layout
     branches: Layout
@@ -65,6 +68,11 @@ class Plan:
         if self.ran == self.rows:
             return None
         return block(self.layout, self.branches[0], self.rows)
+
+    @property
+    def measures(self) -> bool:
+        """Whether signals are taken in this call: the first of a step's first evaluation."""
+        return self.where.call == 0 and self.where.step.evaluation == 0
 
     @property
     def skips(self) -> bool:
@@ -136,7 +144,7 @@ class Carrier:
         if closes and self._can_estimate(run, slot, step.decision, driver):
             branches = (step.decision.rows,)
         layers, rows = active_layers(self.backbone), call.sample.shape[0]
-        return Plan(run, step, where, slot, layout, branches, rows, layers=layers)
+        return Plan(run, step, where, call, driver, slot, layout, branches, rows, layers=layers)
 
     def _check_layout(self, run: Run, call: Call, layout: Layout | None) -> Layout:
         rows = call.sample.shape[0]
@@ -211,12 +219,9 @@ class Carrier:
     def collect(self, plan: Plan) -> None:
         """Take what sites in mode `store` kept; measure it against what was kept before."""
         before = plan.slot.version
-        sites: list[tuple[str, str]] = []
-        values: list[torch.Tensor] = []
-        measure = plan.where.call == 0 and plan.where.step.evaluation == 0
         for kind, group in self.groups.items():
             wanted = kind in plan.step.stored or kind in plan.step.decision.closed
-            measured = measure and kind in self.policy.signals and not plan.skips
+            measured = plan.measures and kind in self.policy.signals and not plan.skips
             for index, site in enumerate(group.sites):
                 if group.mode(index) != "store":
                     continue
@@ -225,11 +230,9 @@ class Carrier:
                     continue
                 old = plan.slot.kept.get(site.name)
                 if measured and old is not None and old.branches == plan.branches:
-                    sites.append((kind, site.name))
-                    values.append(compare(fresh, old.value))
+                    values, branches = compare(fresh, old.value), len(plan.branches)
+                    plan.run.measured.append(Measurement(kind, site.name, values, branches))
                 plan.slot.keep(site.name, fresh, plan.branches)
-        if values:
-            plan.run.measured = Measured(sites, values, len(plan.branches))
         if plan.slot.version != before:
             plan.run.watch_memory()
 
@@ -239,7 +242,8 @@ class Carrier:
         estimator = ESTIMATORS[self._estimator(decision)]
         if plan.ran == plan.rows:
             keeps = "guidance" in plan.step.stored or "guidance" in decision.closed
-            if keeps and estimator.memory and has_guidance(plan.layout):
+            wanted = estimator.memory or "guidance" in self.policy.signals
+            if keeps and wanted and has_guidance(plan.layout):
                 self._look(plan, estimator, output)
             return None
         if decision.rows == "uncond":
@@ -249,13 +253,44 @@ class Carrier:
         return torch.cat([parts[b] for b in plan.layout])
 
     def _look(self, plan: Plan, estimator: Estimator, output: torch.Tensor) -> None:
-        """Remember what both branches said."""
-        rows = {b: output[block(plan.layout, b, plan.rows)] for b in plan.layout}
+        """Remember what both branches said, and how well it would have been estimated."""
+        level = _level(plan, estimator)
+        parts = [block(plan.layout, b, plan.rows) for b in ("cond", "uncond")]
+        cond, uncond = (output[p] for p in parts)
+        if plan.measures and "guidance" in self.policy.signals:
+            ready = len(plan.slot.looks) >= max(1, estimator.looks)
+            guess = estimator.fill(cond, plan.slot.looks, level) if ready else cond
+            plan.run.measured.append(_judge(plan, cond, uncond, guess))
         # A copy: a view would keep the other branch alive, and the caller may write into its rows.
-        cond = rows["cond"].clone() if estimator.keeps_cond else None
-        look = Look(rows["cond"] - rows["uncond"], _level(plan, estimator), cond)
-        plan.slot.looks.append(look)
+        kept = cond.clone() if estimator.keeps_cond else None
+        plan.slot.looks.append(Look(cond - uncond, level, kept))
         plan.run.watch_memory()
+
+
+def _judge(
+    plan: Plan, cond: torch.Tensor, uncond: torch.Tensor, guess: torch.Tensor
+) -> Measurement:
+    """The error `guess` would have made in the guided output, and cos(cond, uncond).
+
+    The cosine is of the denoised predictions where the driver knows how the output is to be read
+    (arXiv 2312.12487 measures it so), of the raw outputs elsewhere.
+    """
+    scale = plan.driver.guidance_scale() or HIGH_GUIDANCE
+    guided = cond + (scale - 1) * (cond - uncond)
+    error = (scale - 1) * (guess - uncond).flatten(1).float().norm(dim=1)
+    error = error / guided.flatten(1).float().norm(dim=1).clamp_min(1e-12)  # (B,)
+    prediction, sigma = plan.driver.prediction_type(), None
+    if prediction is not None:
+        sigma = plan.where.step.sigma
+    if prediction is None or sigma is None:
+        return Measurement("guidance", "raw", _pair(error, compare(cond, uncond)))
+    sample = plan.call.sample[block(plan.layout, "cond", plan.rows)]
+    both = [to_denoised(sample, y, sigma, prediction) for y in (cond, uncond)]
+    return Measurement("guidance", "denoised", _pair(error, compare(*both)))
+
+
+def _pair(error: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:
+    return torch.stack([error, compared[:, 1]], 1)  # (B, 2)
 
 
 def _level(plan: Plan, estimator: Estimator) -> float | None:

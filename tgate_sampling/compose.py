@@ -99,7 +99,7 @@ class Stack(Policy):
 
     def __getattribute__(self, name: str) -> Any:
         # How guidance is filled is the first member's to say.
-        if name in ("estimator", "merge", "rows"):
+        if name in ("estimator", "merge", "runs"):
             return getattr(object.__getattribute__(self, "policies")[0], name)
         return object.__getattribute__(self, name)
 

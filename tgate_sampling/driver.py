@@ -45,6 +45,14 @@ class Driver(ABC):
         """How the branches lie in this call, or None if the driver cannot know."""
         return None
 
+    def guidance_scale(self) -> float | None:
+        """The scale that the caller combines the branches with, or None if unknown."""
+        return None
+
+    def prediction_type(self) -> str | None:
+        """What a variance-preserving backbone predicts, or None if unknown."""
+        return None
+
     def opaque(self) -> str | None:
         """Why the guidance gate must stay open here, or None."""
         return None

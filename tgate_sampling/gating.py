@@ -29,7 +29,7 @@ from tgate_sampling.errors import (
     OptionError,
     UnsupportedBackboneError,
 )
-from tgate_sampling.hooks import Hook, ask_for_end, copies_stay_bare
+from tgate_sampling.hooks import as_hook, ask_for_end, copies_stay_bare
 from tgate_sampling.layout import as_layout
 from tgate_sampling.policy import (
     DEFAULT_POLICY,
@@ -289,8 +289,8 @@ class Gating:
             for group in self._groups.values():
                 self._undo.append(group.detach)
                 group.attach()
-            before = Hook(self._before)
-            after = Hook(self._after)
+            before = as_hook(self._before)
+            after = as_hook(self._after)
             # always_call: a forward that raises must still end our call.
             self._undo.append(
                 self.backbone.register_forward_pre_hook(before, with_kwargs=True).remove
@@ -300,7 +300,7 @@ class Gating:
                     after, with_kwargs=True, always_call=True
                 ).remove
             )
-            self._undo.append(ask_for_end(self.backbone, Hook(self._pipeline_done)))
+            self._undo.append(ask_for_end(self.backbone, as_hook(self._pipeline_done)))
             self._undo.append(copies_stay_bare(self.backbone))
         except BaseException:
             self.detach()
@@ -470,7 +470,7 @@ def _filling(
 ) -> Filling:
     check_filling(estimator, merge)
     chosen = Filling(estimator or policy.estimator, merge or policy.merge, refresh)
-    check_filling(chosen.estimator, chosen.merge, rows=policy.rows)
+    check_filling(chosen.estimator, chosen.merge, rows=policy.runs)
     if refresh is not None and (not isinstance(refresh, int) or refresh < 1):
         raise OptionError(f"refresh={refresh!r} must be a whole number of steps, 1 or more.")
     return chosen

@@ -19,9 +19,12 @@ import torch
 REACH: Final = 1.0
 #: How much of the forecast change is believed: full belief wins in the mean and loses in the worst
 #: cases at high guidance, none (`hold`) the other way round.
-BELIEF: Final = 0.75
+BELIEF: Final = 0.6
 #: `decay` shrinks delta by this power of the noise level.
 DECAY: Final = 0.25
+#: The guidance scale errors are judged by where the driver does not know it: a high one, so that an
+#: adaptive policy looks too often rather than too seldom.
+HIGH_GUIDANCE: Final = 7.5
 #: Ridge of `linear`, as a share of the regressor's energy.
 RIDGE: Final = 1e-3
 
@@ -119,6 +122,25 @@ def linear(cond: torch.Tensor, looks: Sequence[Look], level: float | None) -> to
     slope = slope.clamp(-1, 1).to(cond.dtype).view(-1, *[1] * (cond.ndim - 1))  # (B, 1, ...)
     estimate: torch.Tensor = cond - last - slope * (cond - conds[-1])
     return estimate
+
+
+def to_denoised(
+    sample: torch.Tensor, output: torch.Tensor, sigma: float, prediction: str
+) -> torch.Tensor:
+    """The denoised prediction of a variance-preserving backbone.
+
+    Args:
+        sample: (B, ...) what the backbone was given, sqrt(a) x0 + sqrt(1 - a) noise.
+        output: (B, ...) what it answered.
+        sigma: sqrt((1 - a) / a).
+        prediction: "epsilon", "v_prediction" or "sample".
+    """
+    alpha = float((sigma**2 + 1) ** -0.5)
+    if prediction == "epsilon":
+        return (sample - sigma * alpha * output) / alpha
+    if prediction == "v_prediction":
+        return alpha * sample - sigma * alpha * output
+    return output
 
 
 def _reach(looks: Sequence[Look], level: float | None) -> float | None:

@@ -9,15 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
+#: What marks a hook as ours.
+_MARK = "_tgate_hook"
 
-class Hook:
-    """A hook that stays out of graphs."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+def as_hook(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` for a hook: outside graphs, and known as ours.
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._function(*args, **kwargs)
+    Nothing of ours may stand between torch and the disabled function: with `fullgraph=True` dynamo
+    would try to trace that frame.
+    """
+    hook: Callable[..., Any] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    setattr(hook, _MARK, True)
+    return hook
 
 
 #: Where a module keeps its forward hooks and what it knows of them, by the same ids.
@@ -39,15 +43,15 @@ def copies_stay_bare(backbone: nn.Module) -> Callable[[], None]:
 def _reduce_bare(backbone: nn.Module, protocol: Any) -> tuple[Any, ...]:
     reduced: Any = type(backbone).__reduce_ex__(backbone, protocol)
     made, args, state, *rest = reduced
-    bare = {k: v for k, v in state.items() if k != "__reduce_ex__" and not isinstance(v, Hook)}
-    ours = {i for n in _TABLES[:2] for i, hook in bare[n].items() if isinstance(hook, Hook)}
+    bare = {k: v for k, v in state.items() if k != "__reduce_ex__" and not hasattr(v, _MARK)}
+    ours = {i for n in _TABLES[:2] for i, hook in bare[n].items() if hasattr(hook, _MARK)}
     for name in _TABLES:
         kept = [(i, v) for i, v in bare[name].items() if i not in ours]
         bare[name] = type(bare[name])(kept)
     return (made, args, bare, *rest)
 
 
-def ask_for_end(backbone: nn.Module, done: Hook) -> Callable[[], None]:
+def ask_for_end(backbone: nn.Module, done: Callable[..., Any]) -> Callable[[], None]:
     """Ask diffusers to tell us when a pipeline is done; returns how to undo it.
 
     Every pipeline ends with `component._reset_stateful_cache()` on each component that has one. A

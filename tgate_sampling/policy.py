@@ -41,8 +41,9 @@ class Policy:
         estimator: how a closed guidance gate is filled unless the user says otherwise. `hold`,
             because guidance that is simply dropped is what costs detail and colour.
         merge: the merge rule unless the user says otherwise.
-        rows: which branch runs while guidance is closed.
-        warm_up: steps before which nothing needs to be stored.
+        runs: which branch runs while guidance is closed.
+        warm_up: steps at the start in which nothing closes; attention is stored from the last of
+            them on.
         branch: for the block gate, how much of the backbone always runs (arXiv 2312.00858).
     """
 
@@ -50,7 +51,7 @@ class Policy:
     signals: Collection[str] = ()
     estimator: str = "hold"
     merge: str = "cond"
-    rows: Literal["cond", "uncond"] = "cond"
+    runs: Literal["cond", "uncond"] = "cond"
     warm_up: int = 0
     branch: int = 0
 

@@ -13,7 +13,7 @@ from tgate_sampling.errors import PolicyError, TGateError
 from tgate_sampling.guidance import ESTIMATORS
 from tgate_sampling.policy import Decider, Policy, describe
 from tgate_sampling.settle import Past, passed, settle, settle_all, to_store
-from tgate_sampling.signals import Measured, Signals, read
+from tgate_sampling.signals import Measurement, Signals, read
 from tgate_sampling.steps import Position, StepContext
 
 
@@ -92,7 +92,7 @@ class Run:
         self.steps: list[StepRecord] = []
         self.events: list[Event] = []
         self.silenced: set[object] = set()
-        self.measured: Measured | None = None
+        self.measured: list[Measurement] = []
         self.started = time.perf_counter()
         self._name = describe(policy)
         self._decide: Decider = policy.begin()
@@ -142,9 +142,9 @@ class Run:
         if self._plan is not None and step.index < len(self._plan) and not position.rises:
             return self._plan[step.index], self._store[step.index]
         fresh = Signals()
-        if self.measured is not None:
+        if self.measured:
             fresh = self._signals = read(self.measured, self._signals)
-            self.measured = None
+            self.measured = []
         decision = settle(
             self._ask(step, fresh),
             self._past,
@@ -153,8 +153,10 @@ class Run:
             refresh=self.filling.refresh,
             rises=position.rises,
         )
-        stored = self.gates - decision.closed if step.index >= self.policy.warm_up else frozenset()
-        return decision, frozenset(stored)
+        # Guidance is looked at from the start: an estimator may rest on several looks.
+        early = step.index < self.policy.warm_up - 1
+        still_open = self.gates - decision.closed
+        return decision, still_open & {"guidance"} if early else still_open
 
     def _make_plan(self, total: int) -> None:
         answers = self.policy.plan(total)
@@ -194,4 +196,4 @@ class Run:
     def end(self) -> None:
         """Let go of every tensor."""
         self.cache.clear()
-        self.measured = None
+        self.measured = []

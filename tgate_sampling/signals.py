@@ -1,7 +1,7 @@
-"""What an adapter measured for the policy: how much attention outputs still move.
+"""What was measured for the policy: how much attention moves, how well guidance is estimated.
 
-Measured between a step's first evaluation and the previous stored one, on the device; read by the
-host once a step, when the next decision is made.
+Measured in a step's first evaluation, on the device; read by the host once a step, when the next
+decision is made. Kinds are those of sites ("cross", "self"), and "guidance".
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ class SiteSignal:
     """One site, worst branch of each sample.
 
     Args:
-        change: |y - y_before| / |y_before| per sample.
-        cosine: cos(y, y_before) per sample.
+        change: |y - y_before| / |y_before| per sample. For guidance: the relative error that the
+            estimator would have made in the guided output at this look.
+        cosine: cos(y, y_before) per sample. For guidance: cos(cond, uncond).
     """
 
     change: tuple[float, ...]
@@ -95,32 +96,35 @@ def compare(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
     return torch.stack([change, cosine], 1)  # (R, 2)
 
 
-@dataclass
-class Measured:
-    """Rows on the device that nobody has read yet.
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one site left on the device.
 
     Args:
-        sites: (kind, name) of each entry.
-        values: one (R, 2) tensor per site, as `compare` gives.
+        kind: of the site, or "guidance".
+        name: of the site; for guidance, "denoised" or "raw".
+        values: (R, 2) as `compare` gives.
         branches: how many branches the R rows hold; sample b is rows b, b + R / branches, ...
     """
 
-    sites: list[tuple[str, str]]
-    values: list[torch.Tensor]
-    branches: int
+    kind: str
+    name: str
+    values: torch.Tensor
+    branches: int = 1
 
 
-def read(measured: Measured, before: Signals) -> Signals:
-    """Bring measured rows to the host: the one place where an adaptive policy waits.
+def read(measured: Sequence[Measurement], before: Signals) -> Signals:
+    """Bring measurements to the host: the one place where an adaptive policy waits.
 
     Args:
         measured: what the last step left on the device.
         before: the signals of the step before, for the cosine's delta.
     """
-    table = torch.stack(measured.values).tolist()  # (S, R, 2), one transfer
+    rows = iter(torch.cat([m.values for m in measured]).tolist())  # (sum of R, 2), one transfer
     kinds: dict[str, dict[str, SiteSignal]] = {}
-    for (kind, name), rows in zip(measured.sites, table, strict=True):
-        kinds.setdefault(kind, {})[name] = _worst_branch(rows, measured.branches)
+    for m in measured:
+        own = [next(rows) for _ in range(len(m.values))]
+        kinds.setdefault(m.kind, {})[m.name] = _worst_branch(own, m.branches)
     return Signals({k: _over_sites(sites, before.get(k)) for k, sites in kinds.items()})
 
 

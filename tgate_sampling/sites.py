@@ -13,23 +13,31 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from tgate_sampling.adapter import Site
 from tgate_sampling.decision import Mode
+from tgate_sampling.layout import map_tensors
 
 
 @functools.cache
-def gated_class(base: type[nn.Module]) -> type[nn.Module]:
-    """The gated subclass of `base`; one per base class, so that compiled code is shared."""
+def gated_class(base: type[nn.Module], *, copies: bool = False) -> type[nn.Module]:
+    """The gated subclass of `base`; one per base class, so that compiled code is shared.
+
+    Args:
+        base: the module's own class.
+        copies: its output is written into by its caller, as FreeU does with deep features.
+    """
+    own = functools.partial(map_tensors, torch.clone) if copies else _as_it_is
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self._tgate_mode == "reuse":
-            return self._tgate_kept
+            return own(self._tgate_kept)
         # super(), not base.__call__: dynamo cannot trace the latter for diffusers' Attention.
         out = super(gated, self).__call__(*args, **kwargs)
         if self._tgate_mode == "store":
-            self._tgate_kept = out
+            self._tgate_kept = own(out)
         return out
 
     def reduce(self: Any, protocol: Any) -> Any:
@@ -47,6 +55,10 @@ def gated_class(base: type[nn.Module]) -> type[nn.Module]:
     gated: Any = type(base.__name__, (base,), namespace)
     made: type[nn.Module] = gated
     return made
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _blank(base: type[nn.Module]) -> nn.Module:
@@ -74,7 +86,8 @@ class SiteGroup:
             # Through __dict__: nn.Module.__setattr__ costs 12 times as much.
             site.module.__dict__["_tgate_mode"] = "compute"
             site.module.__dict__["_tgate_kept"] = None
-            site.module.__class__ = gated_class(base)  # type: ignore[arg-type]  # torch's stub of __hash__
+            gated = gated_class(base, copies=self.kind == "block")  # type: ignore[arg-type]  # torch's stub of __hash__
+            site.module.__class__ = gated
 
     def detach(self) -> None:
         """Undo `attach`, exactly."""
@@ -102,6 +115,10 @@ class SiteGroup:
         if self._modes[index] != mode:
             self.sites[index].module.__dict__["_tgate_mode"] = mode
             self._modes[index] = mode
+            if mode == "store":
+                # A site in a skipped block is not called: what it was handed is not its output.
+                self.put(index, None)
+                self.loaded = None
 
     def mode(self, index: int) -> Mode:
         return self._modes[index]

@@ -112,6 +112,15 @@ class PipelineDriver(Driver):
             self._probed = (self._token, LAYOUTS["uncond_first" if doubled else "single"])
         return self._probed[1]
 
+    def guidance_scale(self) -> float | None:
+        scale = getattr_quietly(self._pipe(), "guidance_scale")
+        return float(scale) if isinstance(scale, (int, float)) else None
+
+    def prediction_type(self) -> str | None:
+        config = getattr(getattr(self._pipe(), "scheduler", None), "config", None)
+        found: str | None = getattr_quietly(config, "prediction_type")
+        return found if found in ("epsilon", "v_prediction", "sample") else None
+
     def opaque(self) -> str | None:
         pipe = self._pipe()
         if getattr_quietly(pipe, "do_perturbed_attention_guidance"):

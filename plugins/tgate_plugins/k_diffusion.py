@@ -227,6 +227,14 @@ class SamplerDriver(Driver):
             return None
         return self._sigmas[step]
 
+    def guidance_scale(self) -> float | None:
+        scale = getattr(self.model, "guidance_scale", None)
+        return float(scale) if isinstance(scale, (int, float)) else None
+
+    def prediction_type(self) -> str | None:
+        found: str | None = getattr(self.model, "prediction_type", None)
+        return found
+
     def layout(self, call: Call) -> Layout | None:
         declared: Layout | None = getattr(self.model, "tgate_layout", None)
         return declared

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from tgate_plugins._options import check_count, check_gate_step
 from tgate_sampling.decision import Answer, Decision
@@ -42,7 +41,7 @@ class TGate(Policy):
     gates: Collection[str] = ("guidance", "cross", "self")
     estimator = "none"
     merge = "mean"
-    rows: Literal["cond", "uncond"] = "uncond"
+    runs = "uncond"
 
     def __post_init__(self) -> None:
         check_gate_step(self.gate_step)
@@ -63,7 +62,7 @@ class TGate(Policy):
         if c == self.gate_step - 1:
             return Decision(reason="gate")
         reused = {"guidance", "cross"} | ({"self"} if c % self.fi_interval else set())
-        return Decision(frozenset(reused), rows=self.rows, reason="fidelity")
+        return Decision(frozenset(reused), rows="uncond", reason="fidelity")
 
 
 @hookimpl
