@@ -3,7 +3,7 @@
 #   make test    lint is separate; this runs all tests
 #   make lint    ruff, mypy --strict, import contracts
 #   make bench   what gating costs and saves in single forwards, in pairs
-#   make docs    rebuild generated parts of the docs
+#   make quality what gating costs in pictures: rewrites docs/quality.md (half an hour)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 # Nothing here needs a network at run time.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint bench fix clean
+.PHONY: demo test lint bench quality fix clean
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,6 +36,9 @@ lint: $(VENV)/.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+quality: $(VENV)/.stamp
+	$(BIN)/python tests/bench/quality.py $(ARGS)
 
 bench: $(VENV)/.stamp
 	$(BIN)/python tests/bench/forward.py $(ARGS)
