@@ -44,11 +44,20 @@ class Method:
         name: as printed.
         policy: builds the policy for a run of so many steps.
         options: gate options (estimator, merge, refresh, compose).
+        spends: builds the policy for a budget of rows instead, run with 5/8 as many steps.
     """
 
     name: str
     policy: Callable[[int], tg.Policy]
     options: dict[str, Any] = field(default_factory=dict)
+    spends: Callable[[int], tg.Policy] | None = None
+
+    def at(self, budget: int) -> tuple[tg.Policy, int]:
+        """The policy and the most steps that fit a budget of rows per image."""
+        if self.spends is not None:
+            return self.spends(budget), 5 * budget // 8
+        steps = max(n for n in range(1, budget + 1) if rows(self, n) <= budget)
+        return self.policy(steps), steps
 
 
 def share(fraction: float, **options: Any) -> Callable[[int], tg.Policy]:
@@ -83,6 +92,11 @@ AT_EQUAL_COST = (
         "`interleave`, `forecast`, cross gate too",
         same("interleave", gates=("guidance", "cross")),
     ),
+    Method(
+        "`budgeted`, `forecast`",
+        same("never"),
+        spends=lambda budget: tg.get_policy("budgeted", rows=budget),
+    ),
 )
 AT_ONE_GATE = tuple(
     Method(
@@ -111,11 +125,14 @@ class Bench:
     latents: torch.Tensor
     batch: int
 
-    def images(self, sampler: str, steps: int, scale: float, method: Method) -> np.ndarray:
-        """All images of one method: (N, H, W, 3) in 0 to 1."""
+    def images(
+        self, sampler: str, steps: int, scale: float, policy: tg.Policy, **options: Any
+    ) -> tuple[np.ndarray, float]:
+        """All images of one method, (N, H, W, 3) in 0 to 1, and backbone rows per image."""
         self.pipe.scheduler = scheduler(sampler, self.pipe.scheduler.config)
-        with tg.gate(self.pipe, method.policy(steps), **method.options):
-            return np.concatenate(list(self._batches(steps, scale)))
+        with tg.gate(self.pipe, policy, **options) as gating:
+            images = np.concatenate(list(self._batches(steps, scale)))
+        return images, sum(run.rows[0] for run in gating.runs) / len(images)
 
     def _batches(self, steps: int, scale: float) -> Iterator[np.ndarray]:
         seeds = len(self.latents) // len(self.prompts)
@@ -148,11 +165,6 @@ def rows(method: Method, steps: int) -> int:
     merge, refresh = method.options.get("merge", policy.merge), method.options.get("refresh")
     settled = settle_all([as_decision(a, "bench") for a in plan], merge=merge, refresh=refresh)
     return sum(1 if "guidance" in d.closed else 2 for d in settled)
-
-
-def most_steps(method: Method, budget: int) -> int:
-    """The most steps whose rows fit."""
-    return max(n for n in range(1, budget + 1) if rows(method, n) <= budget)
 
 
 def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -199,12 +211,13 @@ def at_equal_cost(bench: Bench, progress: Any) -> list[dict[str, Any]]:
     """Every method at every budget, against the converged image."""
     found = []
     for scale in GUIDANCE:
-        truth = bench.images("ddim", TRUTH_STEPS, scale, FEWER)
+        truth, _ = bench.images("ddim", TRUTH_STEPS, scale, FEWER.policy(TRUTH_STEPS))
         for sampler in SAMPLERS:
             for budget in BUDGETS:
                 for method in AT_EQUAL_COST:
-                    steps = most_steps(method, budget)
-                    images = bench.images(sampler, steps, scale, method)
+                    policy, steps = method.at(budget)
+                    images, spent = bench.images(sampler, steps, scale, policy, **method.options)
+                    assert spent <= budget, f"{method.name} spent {spent} of {budget} rows"
                     found.append(
                         {
                             "sampler": sampler,
@@ -212,7 +225,7 @@ def at_equal_cost(bench: Bench, progress: Any) -> list[dict[str, Any]]:
                             "budget": budget,
                             "method": method.name,
                             "steps": steps,
-                            "rows": rows(method, steps),
+                            "rows": spent,
                             "psnr": summary(psnr(images, truth)),
                         }
                     )
@@ -224,14 +237,15 @@ def at_one_gate(bench: Bench, progress: Any) -> list[dict[str, Any]]:
     """Every estimator at gate 10 of 25, against the ungated image."""
     found = []
     for scale in GUIDANCE:
-        truth = bench.images("ddim", STEPS, scale, FEWER)
+        truth, _ = bench.images("ddim", STEPS, scale, FEWER.policy(STEPS))
         for method in AT_ONE_GATE:
-            images = bench.images("ddim", STEPS, scale, method)
+            policy = method.policy(STEPS)
+            images, spent = bench.images("ddim", STEPS, scale, policy, **method.options)
             found.append(
                 {
                     "guidance": scale,
                     "method": method.name,
-                    "rows": rows(method, STEPS),
+                    "rows": spent,
                     "psnr": summary(psnr(images, truth)),
                     "ssim": summary(ssim(images, truth)),
                     "shift": shifts(images, truth),
