@@ -63,10 +63,14 @@ class Adapter:
         """Every gateable attention module, in `named_modules()` order."""
         raise NotImplementedError(f"{type(self).__name__} must define sites(backbone)")
 
+    def branches(self, backbone: nn.Module) -> int:
+        """How many places there are for the block gate to cut; 0 without such a skeleton."""
+        return 0
+
     def blocks(self, backbone: nn.Module, branch: int) -> Sequence[Site]:
         """The topmost modules that DeepCache's `branch` leaves out, as sites of kind "block".
 
-        Empty where this kind of backbone has no such skeleton.
+        Asked only for a branch below `branches`.
         """
         return ()
 

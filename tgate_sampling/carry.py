@@ -109,10 +109,14 @@ class Carrier:
         self._two_modes = False
         self._last_rows: tuple[Layout, int] | None = None
 
-    def begin(self) -> None:
-        """A run begins."""
+    def begin(self, *, compiled: bool) -> None:
+        """A run begins.
+
+        Args:
+            compiled: the backbone is called through `torch.compile(backbone)`.
+        """
         self._last_rows = None
-        self._two_modes = is_compiled(self.backbone)
+        self._two_modes = compiled or is_compiled(self.backbone)
 
     def stand_aside(self) -> None:
         """The next call computes everything and keeps nothing."""

@@ -8,7 +8,7 @@ change.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from torch import nn
@@ -64,7 +64,7 @@ class Stack(Policy):
         OptionError: two of them close the same gate.
     """
 
-    policies: tuple[Policy, ...]
+    policies: tuple[Policy, ...] = field(repr=False)  # its name says them
 
     def __post_init__(self) -> None:
         owners: dict[str, Policy] = {}

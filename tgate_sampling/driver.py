@@ -53,6 +53,10 @@ class Driver(ABC):
         """What a variance-preserving backbone predicts, or None if unknown."""
         return None
 
+    def compiled(self, backbone: nn.Module) -> bool:
+        """Whether the target calls `backbone` through `torch.compile(backbone)`."""
+        return getattr(self.target, "_orig_mod", None) is backbone
+
     def opaque(self) -> str | None:
         """Why the guidance gate must stay open here, or None."""
         return None

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tgate_sampling._manager import manager
+from tgate_sampling.adapter import Site
 from tgate_sampling.backbones import adapter_for, find
 from tgate_sampling.carry import Carrier, Plan
 from tgate_sampling.compose import compose as combine
@@ -174,9 +175,21 @@ class Gating:
         wanted = set(self.policy.gates) | set(self.policy.signals)
         sites = list(self.adapter.sites(self.backbone))
         if "block" in wanted:
-            sites += self.adapter.blocks(self.backbone, self.policy.branch)
+            sites += self._find_blocks(self.policy.branch)
         kinds = [k for k in GATES if k in wanted and any(s.kind == k for s in sites)]
         return {k: SiteGroup(k, [s for s in sites if s.kind == k]) for k in kinds}
+
+    def _find_blocks(self, branch: int) -> Sequence[Site]:
+        name, count = type(self.backbone).__name__, self.adapter.branches(self.backbone)
+        if not count:
+            raise OptionError(
+                f"{name} has no deep blocks that the block gate could skip: leave 'block' out."
+            )
+        if branch >= count:
+            raise OptionError(
+                f"branch={branch} is not there: this {name} has the branches 0 to {count - 1}."
+            )
+        return self.adapter.blocks(self.backbone, branch)
 
     # -- what users see -------------------------------------------------------------------------
 
@@ -315,6 +328,8 @@ class Gating:
             yield
             complete = True
         finally:
+            if self._busy == threading.get_ident():  # interrupted inside the forward
+                self._busy = None
             if self._drivers[-1] is driver:  # an outer, abandoned loop must not end this run
                 self._end(complete=complete)
             self._drivers.remove(driver)
@@ -353,7 +368,8 @@ class Gating:
         if self._busy is not None:
             raise ConcurrentRunError(
                 "the gated backbone was called while another call was still in it: run one "
-                "pipeline at a time on a gated backbone, or give each thread its own."
+                "pipeline at a time on a gated backbone, give each thread its own, or call "
+                "gating.reset() if that call was interrupted."
             )
         if self._run is not None and self._run.thread != here:
             raise ConcurrentRunError(
@@ -414,7 +430,7 @@ class Gating:
         if self._run is None:
             gates = set(self.policy.gates) & ({"guidance"} | set(self._groups))
             self._run = Run(where.run, self.policy, self.filling, gates)
-            self._carrier.begin()
+            self._carrier.begin(compiled=self._drivers[0].compiled(self.backbone))
             manager().notify(self._run.silenced, "tgate_run_started", run=self._run)
         return self._run
 

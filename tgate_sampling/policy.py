@@ -208,9 +208,12 @@ def describe(value: Policy) -> str:
     label = getattr(value, "name", None) or type(value).__name__
     if not dataclasses.is_dataclass(value):
         return str(label)
+    fields = [f for f in dataclasses.fields(value) if f.repr]
+    if not fields:
+        return str(label)
     shown = [
         f"{f.name}={getattr(value, f.name)!r}"
-        for f in dataclasses.fields(value)
+        for f in fields
         if getattr(value, f.name) != f.default and f.name != "name"
     ]
     return f"{label}({', '.join(shown)})"

@@ -11,6 +11,9 @@ from torch import nn
 from tgate_sampling.adapter import Adapter, Site
 from tgate_sampling.hookspecs import RegisterAdapter, hookimpl
 
+#: Branches to a block, as DeepCache's `cache_branch_id` counts them.
+LAYERS = 3
+
 
 class UNetAdapter(Adapter):
     """Sites are the `attn1` and `attn2` of every transformer block."""
@@ -24,11 +27,12 @@ class UNetAdapter(Adapter):
             if (kind := site_kind(name, module)) is not None
         ]
 
+    def branches(self, backbone: Any) -> int:
+        return LAYERS * len(backbone.down_blocks)
+
     def blocks(self, backbone: Any, branch: int) -> Sequence[Site]:
-        block, layer = divmod(branch, 3)
+        block, layer = divmod(branch, LAYERS)
         deepest = len(backbone.down_blocks) - 1
-        if block > deepest:
-            return ()
         down = backbone.down_blocks[block]
         up_index = deepest - block
         up = backbone.up_blocks[up_index]

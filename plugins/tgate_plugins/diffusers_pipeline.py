@@ -121,6 +121,10 @@ class PipelineDriver(Driver):
         found: str | None = getattr_quietly(config, "prediction_type")
         return found if found in ("epsilon", "v_prediction", "sample") else None
 
+    def compiled(self, backbone: nn.Module) -> bool:
+        present = [getattr(self._pipe(), name, None) for name in COMPONENTS]
+        return any(getattr(module, "_orig_mod", None) is backbone for module in present)
+
     def opaque(self) -> str | None:
         pipe = self._pipe()
         if getattr_quietly(pipe, "do_perturbed_attention_guidance"):

@@ -161,6 +161,7 @@ class SamplerDriver(Driver):
         name = bare_name(target.function)
         known = evaluations_per_step(name, arguments)
         self._reads_sigma = known is None or name in RESTARTS
+        self._heun = name == "sample_heun"
         self._tracker = StepTracker(target.evals_per_step or known, self._sigmas)
         self._total = total_steps(known, self._sigmas)
         self._span = noise_span(arguments, self._sigmas)
@@ -208,7 +209,7 @@ class SamplerDriver(Driver):
         number = self._call
         self._call += 1
         timestep = call.timestep  # neither `call` nor `self`: a report must not hold samples
-        level, span = self._scheduled(step), self._span
+        level, span = self._scheduled(step, evaluation), self._span
         noise = Noise(
             lambda: first_value(sigma) if level is None else level,
             lambda: first_value(timestep),
@@ -221,11 +222,15 @@ class SamplerDriver(Driver):
             rises=self._rising,
         )
 
-    def _scheduled(self, step: int) -> float | None:
-        """The noise level of a step where the schedule tells it without a look at the device."""
-        if self._reads_sigma or self._sigmas is None or step >= len(self._sigmas):
+    def _scheduled(self, step: int, evaluation: int) -> float | None:
+        """The noise level of an evaluation where the schedule tells it without asking the device.
+
+        Heun's second one stands where its step ends; those of other samplers in between.
+        """
+        if self._reads_sigma or self._sigmas is None or (evaluation and not self._heun):
             return None
-        return self._sigmas[step]
+        place = step + evaluation
+        return self._sigmas[place] if place < len(self._sigmas) else None
 
     def guidance_scale(self) -> float | None:
         scale = getattr(self.model, "guidance_scale", None)
