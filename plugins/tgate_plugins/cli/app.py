@@ -242,3 +242,19 @@ def plugins(
         typer.echo(json.dumps(verb.to_dict(found), indent=2))
     else:
         verb.print_plugins(found, console())
+
+
+@app.command()
+def compose(
+    show: Annotated[
+        bool, typer.Option("--list", help="Print the table; so does leaving it out.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="The same, for programs.")] = False,
+) -> None:
+    """List which gates, layers and rules go together, and why others do not."""
+    from tgate_plugins.cli import compose as verb
+
+    if as_json:
+        typer.echo(json.dumps(verb.to_list(), indent=2))
+    elif show:
+        verb.print_rules(console())
