@@ -43,6 +43,7 @@ BUILTINS: Final[tuple[str, ...]] = (
     "tgate_plugins.diffusers_pipeline",
     "tgate_plugins.loop",
     "tgate_plugins.k_diffusion",
+    "tgate_plugins.lcm",
     "tgate_plugins.deepcache",
     "tgate_adapters.diffusers_unet",
 )
@@ -112,10 +113,16 @@ class Manager(pluggy.PluginManager):
         """Register a plugin, or leave no trace of it.
 
         Raises:
-            PluginError: it misspells a hook, takes a taken name, or raised by itself.
+            PluginError: it misspells a hook, takes a taken name, comes twice, or raised by itself.
         """
         label = str(name or getattr(plugin, "__name__", type(plugin).__name__))
         self._check_hooks(plugin, label)
+        owners = {e.owner for registry in self.registries for e in registry.entries()}
+        if self.is_registered(plugin) or self.has_plugin(label) or label in owners:
+            raise PluginError(
+                f"plugin {label!r} is registered already: register each one once, under a name of "
+                "its own."
+            )
         before, self._owner = self._owner, label
         try:
             return super().register(plugin, name)
@@ -129,6 +136,14 @@ class Manager(pluggy.PluginManager):
             raise PluginError(f"plugin {label!r} failed to register: {error!r}") from error
         finally:
             self._owner = before
+
+    def unregister(self, plugin: object | None = None, name: str | None = None) -> object | None:
+        """Unregister a plugin together with the names it registered."""
+        label = name or self.get_name(plugin)
+        gone: object | None = super().unregister(plugin, name)
+        for registry in self.registries:
+            registry.forget(str(label))
+        return gone
 
     def _check_hooks(self, plugin: object, label: str) -> None:
         # Only names with the prefix: no property of a foreign object is touched.

@@ -52,7 +52,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "merge=mean", "estimator=hold", "no", "the mean makes both branches equal: guidance is off"
     ),
-    Rule("guidance", "diffusers cache", "no", "its state has as many rows as last ran"),
+    Rule("any gate", "diffusers cache", "no", "it counts calls and keeps rows that a gate changes"),
 )
 
 
@@ -91,6 +91,11 @@ class Stack(Policy):
     def signals(self) -> Collection[str]:  # type: ignore[override]  # derived, not stored
         """All signals any member wants."""
         return frozenset(s for p in self.policies for s in p.signals)
+
+    @property
+    def measured(self) -> Collection[str]:
+        """The gates that members close by what they measure."""
+        return frozenset(g for p in self.policies for g in p.measured)
 
     @property
     def branch(self) -> int:  # type: ignore[override]  # derived, not stored
@@ -133,13 +138,15 @@ def join(decisions: Any) -> Decision:
 
 
 def compose(
-    policy: Policy, others: Sequence[str | Policy | Callable[..., Any]], backbone: nn.Module
+    policy: Policy,
+    others: str | Policy | Sequence[str | Policy | Callable[..., Any]],
+    backbone: nn.Module,
 ) -> Policy:
     """`policy` together with what `compose=` names.
 
     Args:
         policy: the first.
-        others: names of layers or policies, or policies.
+        others: names of layers or policies, or policies; one of them alone is taken too.
         backbone: to see whether a named layer is active.
 
     Raises:
@@ -147,7 +154,8 @@ def compose(
     """
     layers, policies = manager().layers, manager().policies
     stacked: list[Policy] = [policy]
-    for other in others:
+    # One name is one thing, not a sequence of letters.
+    for other in (others,) if isinstance(others, (str, Policy)) else others:
         if isinstance(other, str) and other in layers:
             if layers.get(other).detect(backbone) is None:
                 raise OptionError(layers.get(other).missing())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from tgate_adapters._diffusers import refuse_cache
 from tgate_sampling.adapter import Adapter, Site
+from tgate_sampling.errors import OptionError
 from tgate_sampling.hookspecs import RegisterAdapter, hookimpl
 
 #: Branches to a block, as DeepCache's `cache_branch_id` counts them.
@@ -26,6 +29,9 @@ class UNetAdapter(Adapter):
             for name, module in backbone.named_modules()
             if (kind := site_kind(name, module)) is not None
         ]
+
+    def refuses(self, backbone: nn.Module) -> str | None:
+        return refuse_cache(backbone)
 
     def branches(self, backbone: Any) -> int:
         return LAYERS * len(backbone.down_blocks)
@@ -47,14 +53,71 @@ class UNetAdapter(Adapter):
         return [Site(name, "block", module) for name, module in inside if module is not None]
 
     def blueprint(self, backbone: Any) -> Callable[[], nn.Module] | None:
-        made, config = type(backbone), dict(backbone.config)
+        return partial(_weightless, type(backbone), dict(backbone.config))
 
-        def build() -> nn.Module:
-            with torch.device("meta"):
-                module: nn.Module = made.from_config(config)
-            return module.eval()
+    def build(self, config: Mapping[str, Any]) -> nn.Module | None:
+        import diffusers
 
-        return build
+        return _weightless(getattr(diffusers, config["_class_name"]), dict(config))
+
+    def guided(self, backbone: Any) -> bool:
+        return backbone.config.time_cond_proj_dim is None
+
+    def example_inputs(
+        self,
+        backbone: Any,
+        *,
+        rows: int,
+        height: int | None = None,
+        width: int | None = None,
+        tokens: int = 77,
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        config = backbone.config
+        if not _plain(config):
+            return None
+        like = next(backbone.parameters())
+        high, wide = _latent_size(config.sample_size, height, width)
+        text = config.encoder_hid_dim or config.cross_attention_dim
+        text = max(text) if isinstance(text, (tuple, list)) else text
+        keywords = {"encoder_hidden_states": like.new_empty(rows, tokens, text)}
+        if config.time_cond_proj_dim is not None:
+            keywords["timestep_cond"] = like.new_empty(rows, config.time_cond_proj_dim)
+        if config.addition_embed_type == "text_time":
+            keywords["added_cond_kwargs"] = _text_time(config, like, rows)
+        sample = like.new_empty(rows, config.in_channels, high, wide)
+        return (sample, like.new_empty((), dtype=torch.int64)), keywords
+
+
+def _weightless(made: Any, config: dict[str, Any]) -> nn.Module:
+    with torch.device("meta"):
+        module: nn.Module = made.from_config(config)
+    return module.eval()
+
+
+def _plain(config: Any) -> bool:
+    """Whether a call needs no more than latents, text, and what SDXL and LCM add."""
+    return (
+        config.addition_embed_type in (None, "text", "text_time")
+        and config.encoder_hid_dim_type in (None, "text_proj")
+        and config.class_embed_type is None
+        and config.num_class_embeds is None
+    )
+
+
+def _latent_size(own: Any, height: int | None, width: int | None) -> tuple[int, int]:
+    """Height and width of the latents: what was asked for, or else the configuration's."""
+    high, wide = own if isinstance(own, (tuple, list)) else (own, own)
+    high, wide = height or high, width or wide
+    if high is None or wide is None:
+        raise OptionError("this UNet's configuration has no sample_size: pass height and width.")
+    return int(high), int(wide)
+
+
+def _text_time(config: Any, like: torch.Tensor, rows: int) -> dict[str, torch.Tensor]:
+    """SDXL's pooled text and six time ids; together they are as wide as their projection takes."""
+    ids = 6
+    pooled = config.projection_class_embeddings_input_dim - ids * config.addition_time_embed_dim
+    return {"text_embeds": like.new_empty(rows, pooled), "time_ids": like.new_empty(rows, ids)}
 
 
 def _children(

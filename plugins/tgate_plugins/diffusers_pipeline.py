@@ -7,9 +7,11 @@ device synchronisation. A timestep that is no such view belongs to somebody else
 
 from __future__ import annotations
 
+import copy
+import functools
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +45,7 @@ class PipelineDriver(Driver):
         self._timesteps: torch.Tensor | None = None
         self._first = self._raw = self._call = 0
         self._token = object()
+        self._levels = Levels(None)
         self._probed: tuple[object, Layout] | None = None
 
     @classmethod
@@ -73,6 +76,7 @@ class PipelineDriver(Driver):
                 return Outside(FOREIGN)
             self._timesteps, self._token = timesteps, object()
             self._first, self._raw, self._call = raw, raw, 0
+            self._levels = Levels(scheduler)
         elif raw == self._raw:
             self._call += 1
         else:
@@ -86,11 +90,8 @@ class PipelineDriver(Driver):
         if planned is not None:
             length = min(length, int(planned))
         index, evaluation, total = place(scheduler, raw - self._first, length)
-        # Of this run: reports are read after the scheduler has been set for another one.
-        sigmas, alphas = (getattr(scheduler, n, None) for n in ("sigmas", "alphas_cumprod"))
-        noise = Noise(
-            lambda: noise_level(sigmas, alphas, timesteps, raw), lambda: float(timesteps[raw])
-        )
+        levels = self._levels
+        noise = Noise(lambda: levels.sigma(raw), lambda: levels.timesteps[raw])
         return Position(
             self._token,
             StepContext(index, total, evaluation, noise),
@@ -124,6 +125,16 @@ class PipelineDriver(Driver):
     def compiled(self, backbone: nn.Module) -> bool:
         present = [getattr(self._pipe(), name, None) for name in COMPONENTS]
         return any(getattr(module, "_orig_mod", None) is backbone for module in present)
+
+    def evaluations(self, steps: int) -> Sequence[int]:
+        scheduler: Any = copy.deepcopy(getattr(self._pipe(), "scheduler", None))
+        try:
+            scheduler.set_timesteps(steps)
+        except (AttributeError, ValueError):  # asks for more, as flow matching does
+            return super().evaluations(steps)
+        length = len(scheduler.timesteps)
+        places = [place(scheduler, offset, length)[0] for offset in range(length)]
+        return [places.count(step) for step in range(max(places) + 1)]
 
     def opaque(self) -> str | None:
         pipe = self._pipe()
@@ -179,14 +190,36 @@ def _place_pndm(runge_kutta: int, offset: int, length: int) -> tuple[int, int, i
     return offset - runge_kutta + runge_kutta // 4, 0, total
 
 
-def noise_level(sigmas: Any, alphas: Any, timesteps: torch.Tensor, raw: int) -> float | None:
-    """Sigma of a raw index, from the scheduler's own sigmas or its cumulative alphas."""
-    if isinstance(sigmas, torch.Tensor) and len(sigmas) >= len(timesteps):
-        return float(sigmas[raw])
-    if alphas is None:
-        return None
-    alpha = float(alphas[int(timesteps[raw])])
-    return float(((1 - alpha) / alpha) ** 0.5)
+class Levels:
+    """Noise levels of one run, all brought to the host when somebody first asks for one.
+
+    Holds the run's own tensors: reports are read after the scheduler has been set for another run.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        names = ("timesteps", "sigmas", "alphas_cumprod")
+        self._timesteps, self._sigmas, self._alphas = (
+            getattr(scheduler, name, None) for name in names
+        )
+
+    @functools.cached_property
+    def timesteps(self) -> list[float]:
+        """The run's timesteps."""
+        return [float(t) for t in self._timesteps.tolist()] if self._timesteps is not None else []
+
+    @functools.cached_property
+    def _sigma_list(self) -> list[float | None]:
+        sigmas = self._sigmas.tolist() if isinstance(self._sigmas, torch.Tensor) else []
+        if len(sigmas) >= len(self.timesteps):
+            return list(sigmas)
+        if self._alphas is None:
+            return [None] * len(self.timesteps)
+        alphas = self._alphas.tolist()
+        return [((1 - alphas[int(t)]) / alphas[int(t)]) ** 0.5 for t in self.timesteps]
+
+    def sigma(self, raw: int) -> float | None:
+        """Sigma of a raw index, from the scheduler's own sigmas or its cumulative alphas."""
+        return self._sigma_list[raw]
 
 
 def _another_is_running(pipe: Any) -> bool:

@@ -341,7 +341,8 @@ def noise_span(
 ) -> tuple[float, float] | None:
     """(largest, smallest) positive noise level of the run."""
     if sigmas is not None:
-        return sigmas[0], min(s for s in sigmas if s > 0)
+        positive = [s for s in sigmas if s > 0]
+        return (positive[0], positive[-1]) if positive else None  # they fall
     if "sigma_max" in arguments and "sigma_min" in arguments:
         return float(arguments["sigma_max"]), float(arguments["sigma_min"])
     return None
