@@ -24,9 +24,11 @@ and a k-diffusion sampler is wrapped, not copied::
 from tgate_sampling.decision import Decision
 from tgate_sampling.denoiser import UNetDenoiser
 from tgate_sampling.errors import TGateError
+from tgate_sampling.explain import explain
 from tgate_sampling.gating import Gating, attach, gate
 from tgate_sampling.hookspecs import hookimpl
 from tgate_sampling.policy import Policy, get_policy, policies, policy
+from tgate_sampling.prediction import Prediction
 from tgate_sampling.report import Report
 from tgate_sampling.sampling import wrap_sampler
 from tgate_sampling.sampling import wrap_sampler as gated
@@ -37,12 +39,14 @@ __all__ = [
     "Decision",
     "Gating",
     "Policy",
+    "Prediction",
     "Report",
     "Signals",
     "StepContext",
     "TGateError",
     "UNetDenoiser",
     "attach",
+    "explain",
     "gate",
     "gated",
     "get_policy",

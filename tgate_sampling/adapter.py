@@ -117,3 +117,34 @@ class Adapter:
     def blueprint(self, backbone: nn.Module) -> Callable[[], nn.Module] | None:
         """A recipe for the same backbone without weights, for counting; None if there is none."""
         return None
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module | None:
+        """The backbone of a configuration, on the meta device; None if this cannot be done."""
+        return None
+
+    def guided(self, backbone: nn.Module) -> bool:
+        """Whether guidance takes two branches; False where it is an input of the model."""
+        return True
+
+    def example_inputs(
+        self,
+        backbone: nn.Module,
+        *,
+        rows: int,
+        height: int | None = None,
+        width: int | None = None,
+        tokens: int = 77,
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Arguments of one call as a sampler makes it, for `explain`; None if there is no recipe.
+
+        Args:
+            backbone: without weights; tensors are made on its device, in its dtype.
+            rows: rows of the batch, all branches together.
+            height: of the latents; None takes the configuration's.
+            width: the same.
+            tokens: length of the text.
+
+        Raises:
+            OptionError: the configuration leaves the latents' size open and none is given.
+        """
+        return None

@@ -7,7 +7,7 @@ else is dropped and computed anew.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -117,15 +117,17 @@ class Cache:
     @property
     def bytes(self) -> int:
         """Memory held, each storage once."""
-        storages = {
-            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-            for slot in self.slots.values()
-            for t in slot.tensors()
-        }
-        return sum(storages.values())
+        return bytes_behind(t for slot in self.slots.values() for t in slot.tensors())
 
     def clear(self) -> None:
         self.slots.clear()
 
 
-__all__ = ["Cache", "Kept", "Signature", "Slot", "narrow", "signature"]
+def bytes_behind(tensors: Iterable[torch.Tensor]) -> int:
+    """Memory that tensors hold, each storage once; on the meta device, what it would be."""
+    # Not data_ptr(): it is 0 for every tensor without memory.
+    storages = {s._cdata: s.nbytes() for t in tensors for s in (t.untyped_storage(),)}
+    return sum(storages.values())
+
+
+__all__ = ["Cache", "Kept", "Signature", "Slot", "bytes_behind", "narrow", "signature"]

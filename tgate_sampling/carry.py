@@ -7,7 +7,7 @@ those rows, `collect` takes what was stored, `fill` completes the output.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -74,17 +74,15 @@ class Plan:
         """Whether signals are taken in this call: the first of a step's first evaluation."""
         return self.where.call == 0 and self.where.step.evaluation == 0
 
-    @property
-    def skips(self) -> bool:
-        """Whether whole blocks, and the sites in them, may not run in this call."""
-        return bool(self.layers) or "block" in self.reused
+    def skipped(self, backbone: nn.Module) -> frozenset[str]:
+        """The topmost modules that this call did not run; asked after it."""
+        blocks = self.reused.get("block", frozenset[str]())
+        return blocks.union(*(x.skipped(backbone) for x in self.layers))
 
     def record(self, backbone: nn.Module) -> CallRecord:
         """What the call did, for the report."""
         sites = {k: names for k, names in self.reused.items() if k != "block"}
-        blocks = self.reused.get("block", frozenset[str]())
-        skipped = blocks.union(*(x.skipped(backbone) for x in self.layers))
-        return CallRecord(self.shape, self.rows, self.ran, sites, skipped)
+        return CallRecord(self.shape, self.rows, self.ran, sites, self.skipped(backbone))
 
 
 class Carrier:
@@ -223,9 +221,11 @@ class Carrier:
     def collect(self, plan: Plan) -> None:
         """Take what sites in mode `store` kept; measure it against what was kept before."""
         before = plan.slot.version
+        # Where blocks were left out only some sites were called: their mean would be another one.
+        whole = plan.measures and not plan.skipped(self.backbone)
         for kind, group in self.groups.items():
             wanted = kind in plan.step.stored or kind in plan.step.decision.closed
-            measured = plan.measures and kind in self.policy.signals and not plan.skips
+            measured = whole and kind in self.policy.signals
             for index, site in enumerate(group.sites):
                 if group.mode(index) != "store":
                     continue
@@ -246,19 +246,26 @@ class Carrier:
         estimator = ESTIMATORS[self._estimator(decision)]
         if plan.ran == plan.rows:
             keeps = "guidance" in plan.step.stored or "guidance" in decision.closed
-            wanted = estimator.memory or "guidance" in self.policy.signals
+            served = [ESTIMATORS[name] for name in plan.run.estimators]
+            wanted = any(e.memory for e in served) or "guidance" in self.policy.signals
             if keeps and wanted and has_guidance(plan.layout):
-                self._look(plan, estimator, output)
+                self._look(plan, estimator, served, output)
             return None
         if decision.rows == "uncond":
             return torch.cat([output] * len(plan.layout))
-        uncond = estimator.fill(output, plan.slot.looks, _level(plan, estimator))
+        uncond = estimator.fill(output, plan.slot.looks, _level(plan, [estimator]))
         parts = {"cond": output, "uncond": uncond}
         return torch.cat([parts[b] for b in plan.layout])
 
-    def _look(self, plan: Plan, estimator: Estimator, output: torch.Tensor) -> None:
+    def _look(
+        self,
+        plan: Plan,
+        estimator: Estimator,
+        served: Sequence[Estimator],
+        output: torch.Tensor,
+    ) -> None:
         """Remember what both branches said, and how well it would have been estimated."""
-        level = _level(plan, estimator)
+        level = _level(plan, served)
         parts = [block(plan.layout, b, plan.rows) for b in ("cond", "uncond")]
         cond, uncond = (output[p] for p in parts)
         if plan.measures and "guidance" in self.policy.signals:
@@ -266,7 +273,7 @@ class Carrier:
             guess = estimator.fill(cond, plan.slot.looks, level) if ready else cond
             plan.run.measured.append(_judge(plan, cond, uncond, guess))
         # A copy: a view would keep the other branch alive, and the caller may write into its rows.
-        kept = cond.clone() if estimator.keeps_cond else None
+        kept = cond.clone() if any(e.keeps_cond for e in served) else None
         plan.slot.looks.append(Look(cond - uncond, level, kept))
         plan.run.watch_memory()
 
@@ -297,9 +304,9 @@ def _pair(error: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:
     return torch.stack([error, compared[:, 1]], 1)  # (B, 2)
 
 
-def _level(plan: Plan, estimator: Estimator) -> float | None:
-    """Log sigma of this evaluation, where the estimator asks for it."""
-    sigma = plan.where.step.sigma if estimator.reads_level else None
+def _level(plan: Plan, estimators: Sequence[Estimator]) -> float | None:
+    """Log sigma of this evaluation, where an estimator asks for it."""
+    sigma = plan.where.step.sigma if any(e.reads_level for e in estimators) else None
     return math.log(sigma) if sigma is not None and sigma > 0 else None
 
 

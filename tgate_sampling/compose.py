@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from torch import nn
 
@@ -58,7 +58,7 @@ RULES: Final[tuple[Rule, ...]] = (
 
 @dataclass(frozen=True)
 class Stack(Policy):
-    """Several policies, each with gates of its own; the first says how guidance is filled.
+    """Several policies, each with gates of its own; guidance's owner says how it is filled.
 
     Raises:
         OptionError: two of them close the same gate.
@@ -102,11 +102,25 @@ class Stack(Policy):
         """The block gate's branch."""
         return max(p.branch for p in self.policies)
 
-    def __getattribute__(self, name: str) -> Any:
-        # How guidance is filled is the first member's to say.
-        if name in ("estimator", "merge", "runs"):
-            return getattr(object.__getattribute__(self, "policies")[0], name)
-        return object.__getattribute__(self, name)
+    @property
+    def _guide(self) -> Policy:
+        """The member that owns guidance: how a gap is filled is its to say."""
+        return next((p for p in self.policies if "guidance" in p.gates), self.policies[0])
+
+    @property
+    def estimator(self) -> str:  # type: ignore[override]  # derived, not stored
+        """The estimator of the member that owns guidance."""
+        return self._guide.estimator
+
+    @property
+    def merge(self) -> str:  # type: ignore[override]  # derived, not stored
+        """The merge rule of the member that owns guidance."""
+        return self._guide.merge
+
+    @property
+    def runs(self) -> Literal["cond", "uncond"]:  # type: ignore[override]  # derived, not stored
+        """The branch that runs, as the member that owns guidance says."""
+        return self._guide.runs
 
     def begin(self) -> Decider:
         deciders = [(describe(p), p.begin()) for p in self.policies]
@@ -133,8 +147,8 @@ def join(decisions: Any) -> Decision:
     members = list(decisions)
     closed = frozenset(g for d in members for g in d.closed)
     reasons = [d.reason for d in members if d.reason]
-    first = members[0]
-    return Decision(closed, first.estimator, first.merge, first.rows, "; ".join(reasons))
+    guide = next((d for d in members if "guidance" in d.closed), members[0])
+    return Decision(closed, guide.estimator, guide.merge, guide.rows, "; ".join(reasons))
 
 
 def compose(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -56,6 +56,10 @@ class Driver(ABC):
     def compiled(self, backbone: nn.Module) -> bool:
         """Whether the target calls `backbone` through `torch.compile(backbone)`."""
         return getattr(self.target, "_orig_mod", None) is backbone
+
+    def evaluations(self, steps: int) -> Sequence[int]:
+        """How often each step of a run of `steps` evaluates the backbone."""
+        return [1] * steps
 
     def opaque(self) -> str | None:
         """Why the guidance gate must stay open here, or None."""

@@ -15,12 +15,10 @@ import torch
 from torch import nn
 
 from tgate_sampling._manager import manager
-from tgate_sampling.adapter import Site
 from tgate_sampling.backbones import adapter_for, find
 from tgate_sampling.carry import Carrier, Plan
 from tgate_sampling.compose import compose as combine
 from tgate_sampling.cost import CostModel
-from tgate_sampling.decision import GATES, check_filling
 from tgate_sampling.driver import Driver
 from tgate_sampling.errors import (
     AlreadyGatedError,
@@ -31,19 +29,19 @@ from tgate_sampling.errors import (
     UnsupportedBackboneError,
 )
 from tgate_sampling.hooks import as_hook, ask_for_end, copies_stay_bare
-from tgate_sampling.layout import as_layout
-from tgate_sampling.policy import (
-    DEFAULT_POLICY,
-    Policy,
-    as_policy,
-    describe,
-)
+from tgate_sampling.layout import Layout, as_layout
+from tgate_sampling.policy import Policy, choose_policy, describe
 from tgate_sampling.report import Report
-from tgate_sampling.run import Event, Filling, Run, StepRecord
-from tgate_sampling.sites import SiteGroup
+from tgate_sampling.run import Event, Run, StepRecord, choose_filling
+from tgate_sampling.sites import SiteGroup, find_sites
 from tgate_sampling.steps import Outside, Position
 
 T = TypeVar("T")
+
+AUTOGRAD = (
+    "a call that needs a gradient ran ungated, since autograd needs the full graph: sample under "
+    "torch.no_grad() to have it gated"
+)
 
 #: The gating each backbone carries. Weak at both ends: the backbone's hooks keep its gating alive,
 #: and a forgotten backbone takes it along.
@@ -95,16 +93,9 @@ def gate(
         >>> gating.report.closed["guidance"]
         (2, 3)
     """
-    if policy is None:
-        if options:
-            raise OptionError(
-                f"{', '.join(sorted(options))} without a policy: name the policy these belong to, "
-                f"as in gate(pipe, 'fixed_step', gate_step=10)."
-            )
-        policy = DEFAULT_POLICY
     return Gating(
         target,
-        as_policy(policy, options),
+        choose_policy(policy, options),
         backbone=backbone,
         layout=layout,
         compose=compose,
@@ -152,12 +143,13 @@ class Gating:
         driver, self.backbone = find(target, backbone)
         self.adapter = adapter_for(self.backbone)
         self.policy = policy = combine(policy, compose, self.backbone)
-        self.filling = _filling(policy, estimator, merge, refresh)
+        self.filling = choose_filling(policy, estimator, merge, refresh)
         if reason := self.adapter.refuses(self.backbone):
             raise UnsupportedBackboneError(reason)
         self._drivers: list[Driver] = [driver]
         self._cost = CostModel(self.adapter.blueprint(self.backbone))
-        self._groups = self._make_groups()
+        found = find_sites(self.adapter, self.backbone, policy)
+        self._groups = {kind: SiteGroup(kind, sites) for kind, sites in found.items()}
         self._carrier = Carrier(self.backbone, self._groups, policy, self.filling)
         #: Reports of all runs, oldest first.
         self.runs: list[Report] = []
@@ -169,27 +161,6 @@ class Gating:
         self._plan: Plan | None = None
         self._undo: list[Callable[[], None]] = []
         self._entered = False
-
-    def _make_groups(self) -> dict[str, SiteGroup]:
-        # A kind that can neither close nor be measured is not touched at all.
-        wanted = set(self.policy.gates) | set(self.policy.signals)
-        sites = list(self.adapter.sites(self.backbone))
-        if "block" in wanted:
-            sites += self._find_blocks(self.policy.branch)
-        kinds = [k for k in GATES if k in wanted and any(s.kind == k for s in sites)]
-        return {k: SiteGroup(k, [s for s in sites if s.kind == k]) for k in kinds}
-
-    def _find_blocks(self, branch: int) -> Sequence[Site]:
-        name, count = type(self.backbone).__name__, self.adapter.branches(self.backbone)
-        if not count:
-            raise OptionError(
-                f"{name} has no deep blocks that the block gate could skip: leave 'block' out."
-            )
-        if branch >= count:
-            raise OptionError(
-                f"branch={branch} is not there: this {name} has the branches 0 to {count - 1}."
-            )
-        return self.adapter.blocks(self.backbone, branch)
 
     # -- what users see -------------------------------------------------------------------------
 
@@ -237,10 +208,17 @@ class Gating:
 
     def _loop(self, items: list[T], driver: Any) -> Iterator[T]:
         self._end(complete=False)
+        self._forget_loops()
         with self.driven_by(driver):
             for index, item in enumerate(items):
                 driver.move(index)
                 yield item
+
+    def _forget_loops(self) -> None:
+        """Loops that were broken off, and whose iterators somebody still holds."""
+        for stale in self._drivers[1:]:
+            stale.close()
+        del self._drivers[1:]
 
     def reset(self) -> None:
         """Abandon the run in progress, as after an exception that a server caught."""
@@ -254,8 +232,8 @@ class Gating:
         self._end(complete=False)
         while self._undo:
             self._undo.pop()()
-        for driver in self._drivers:
-            driver.close()
+        self._forget_loops()
+        self._drivers[0].close()
         if active_gating(self.backbone) is self:
             del _ACTIVE[self.backbone]
         self._attached = False
@@ -330,9 +308,9 @@ class Gating:
         finally:
             if self._busy == threading.get_ident():  # interrupted inside the forward
                 self._busy = None
-            if self._drivers[-1] is driver:  # an outer, abandoned loop must not end this run
+            if self._drivers[-1] is driver:  # an abandoned loop must not end the next one's run
                 self._end(complete=complete)
-            self._drivers.remove(driver)
+                self._drivers.pop()
             driver.close()
 
     def _pipeline_done(self, *_: Any, **__: Any) -> None:
@@ -383,13 +361,13 @@ class Gating:
         driver = self._drivers[-1]
         where = driver.locate(call)
         if isinstance(where, Outside) or (torch.is_grad_enabled() and call.sample.requires_grad):
-            reason = where.reason if isinstance(where, Outside) else "autograd needs the full graph"
+            reason = where.reason if isinstance(where, Outside) else AUTOGRAD
             self._stand_aside(reason)
             return None
         self._outside = False
-        run = self._run_of(where)
-        step = run.enter(where, self._step_finished)
         layout = self._layout or driver.layout(call)
+        run = self._run_of(where, layout)
+        step = run.enter(where, self._step_finished)
         plan = self._carrier.plan(run, step, where, call, driver, layout)
         self._carrier.set_modes(plan)
         plan.shape = self._cost.remember(args, kwargs, plan.rows)
@@ -424,12 +402,11 @@ class Gating:
         elif all(e.message != reason for e in self.events):
             self.events.append(Event("outside", None, reason))
 
-    def _run_of(self, where: Position) -> Run:
+    def _run_of(self, where: Position, layout: Layout | None) -> Run:
         if self._run is not None and self._run.token is not where.run:
             self._end(complete=False)
         if self._run is None:
-            gates = set(self.policy.gates) & ({"guidance"} | set(self._groups))
-            self._run = Run(where.run, self.policy, self.filling, gates)
+            self._run = Run(where.run, self.policy, self.filling, self._groups, layout)
             self._carrier.begin(compiled=self._drivers[0].compiled(self.backbone))
             manager().notify(self._run.silenced, "tgate_run_started", run=self._run)
         return self._run
@@ -479,14 +456,3 @@ class Gating:
             complete=complete,
             cost=self._cost,
         )
-
-
-def _filling(
-    policy: Policy, estimator: str | None, merge: str | None, refresh: int | None
-) -> Filling:
-    check_filling(estimator, merge)
-    chosen = Filling(estimator or policy.estimator, merge or policy.merge, refresh)
-    check_filling(chosen.estimator, chosen.merge, rows=policy.runs)
-    if refresh is not None and (not isinstance(refresh, int) or refresh < 1):
-        raise OptionError(f"refresh={refresh!r} must be a whole number of steps, 1 or more.")
-    return chosen

@@ -19,7 +19,7 @@ import torch
 REACH: Final = 1.0
 #: How much of the forecast change is believed: full belief wins in the mean and loses in the worst
 #: cases at high guidance, none (`hold`) the other way round.
-BELIEF: Final = 0.6
+BELIEF: Final = 0.75
 #: `decay` shrinks delta by this power of the noise level.
 DECAY: Final = 0.25
 #: The guidance scale errors are judged by where the driver does not know it: a high one, so that an

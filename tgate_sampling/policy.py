@@ -26,10 +26,14 @@ RESERVED: frozenset[str] = frozenset(
     {"layout", "compose", "estimator", "refresh", "merge", "backbone"}
 )
 
-#: The policy when none is named. It needs no number, never turns guidance off, and is the one that
-#: beat plain sampling with fewer steps at equal cost, in the mean and in the worst cases, where it
-#: was measured (docs/quality.md). A hard gate at any step loses to fewer steps.
-DEFAULT_POLICY = "interleave"
+#: The policy when none is named. It needs no number, never turns guidance off, and closes the
+#: gate only where this very run has shown that the estimate is good; where it is not (few steps,
+#: high guidance) it computes both branches, as if it were not there. docs/quality.md has it beside
+#: fewer steps at equal cost, the row that a hard gate at any step loses to.
+DEFAULT_POLICY = "error_controlled"
+
+#: What can be measured: guidance and attention; blocks return nests of tensors.
+MEASURED = GATES[:4]
 
 
 class Policy:
@@ -70,6 +74,11 @@ class Policy:
         """A fresh decider for one run; stateful policies return a closure here."""
         return self.decide
 
+    @property
+    def measured(self) -> Collection[str]:
+        """The gates it closes by what it measures; `few_steps` may keep these open."""
+        return self.gates if self.signals else ()
+
 
 @dataclasses.dataclass(frozen=True)
 class FunctionPolicy(Policy):
@@ -88,7 +97,9 @@ class FunctionPolicy(Policy):
 
     @functools.cached_property
     def _arity(self) -> int:
-        return min(2, len(inspect.signature(self.function).parameters))
+        # A default is the function's own: `lambda step, gate=5: step.index >= gate`.
+        parameters = inspect.signature(self.function).parameters.values()
+        return sum(p.default is p.empty or p.name == "signals" for p in parameters)
 
 
 @overload
@@ -141,6 +152,9 @@ def _make_policy(
     for gate in gates:
         if gate not in GATES:
             raise OptionError(f"gates={gate!r} is unknown. {nearest(gate, GATES)}")
+    for signal in signals:
+        if signal not in MEASURED:
+            raise OptionError(f"signals={signal!r} is unknown. {nearest(signal, MEASURED)}")
     value = FunctionPolicy(function, label, frozenset(gates), tuple(signals))
     manager().policies.add(label, lambda: value, owner="this session", replace=True)
     return value
@@ -169,6 +183,24 @@ def get_policy(name: str, **options: Any) -> Policy:
             raise OptionError(f"policy {name!r} has no option {option!r}. {nearest(option, known)}")
     built: Policy = factory(**options)
     return built
+
+
+def choose_policy(
+    value: Policy | Callable[..., Answer] | str | None, options: dict[str, Any]
+) -> Policy:
+    """`as_policy`, or the default policy where none is named.
+
+    Raises:
+        OptionError: options were given without a policy, or beside a ready-made one.
+    """
+    if value is not None:
+        return as_policy(value, options)
+    if options:
+        raise OptionError(
+            f"{', '.join(sorted(options))} without a policy: name the policy these belong to, as "
+            "in gate(pipe, 'fixed_step', gate_step=10)."
+        )
+    return get_policy(DEFAULT_POLICY)
 
 
 def as_policy(value: Policy | Callable[..., Answer] | str, options: dict[str, Any]) -> Policy:

@@ -140,7 +140,7 @@ class Report:
             "seconds": self.seconds,
             "peak_cache_bytes": self.peak_cache_bytes,
             "rows": dict(zip(("ran", "asked"), self.rows, strict=True)),
-            "macs": _macs_dict(spent) if spent else None,
+            "macs": macs_dict(spent) if spent else None,
             "steps": [_step_dict(s) for s in self.steps],
             "events": [{"kind": e.kind, "step": e.step, "message": e.message} for e in self.events],
         }
@@ -178,24 +178,27 @@ def _macs_lines(spent: Spent | None) -> list[str]:
     if spent is None:
         return ["MACs           not counted: this adapter has no recipe for a weightless backbone"]
     lines = [
-        f"MACs           {_si(spent.done.true)} of {_si(spent.ungated.true)} "
+        f"MACs           {si(spent.done.true)} of {si(spent.ungated.true)} "
         f"({spent.speedup:.3f}x); without attention's own products "
-        f"{_si(spent.done.layers)} of {_si(spent.ungated.layers)}"
+        f"{si(spent.done.layers)} of {si(spent.ungated.layers)}"
     ]
     for gate, macs in spent.saved.items():
         share = macs.true / spent.ungated.true if spent.ungated.true else 0.0
-        lines.append(f"  {gate:<12} saved {_si(macs.true)} ({share:.1%})")
+        lines.append(f"  {gate:<12} saved {si(macs.true)} ({share:.1%})")
     return lines
 
 
-def _si(value: float) -> str:
+def si(value: float) -> str:
+    """A count with its unit, as `13.817 T`."""
     for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if abs(value) >= factor:
             return f"{value / factor:.3f} {unit}"
     return f"{value:.0f}"
 
 
-def _macs_dict(spent: Spent) -> dict[str, Any]:
+def macs_dict(spent: Spent) -> dict[str, Any]:
+    """MACs done and saved, as plain values."""
+
     def both(macs: Macs) -> dict[str, float]:
         return {"true": macs.true, "without_attention_products": macs.layers}
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from tgate_sampling.cache import Cache
-from tgate_sampling.decision import GATES, Answer, Decision, as_decision
-from tgate_sampling.errors import PolicyError, TGateError
+from tgate_sampling.decision import GATES, Answer, Decision, as_decision, check_filling
+from tgate_sampling.errors import OptionError, PolicyError, TGateError
+from tgate_sampling.few_steps import kept_open
 from tgate_sampling.guidance import ESTIMATORS
+from tgate_sampling.layout import Layout, has_guidance
 from tgate_sampling.policy import Decider, Policy, describe
 from tgate_sampling.settle import Past, passed, settle, settle_all, to_store
 from tgate_sampling.signals import Measurement, Signals, read
@@ -24,6 +26,23 @@ class Filling:
     estimator: str
     merge: str
     refresh: int | None
+
+
+def choose_filling(
+    policy: Policy, estimator: str | None, merge: str | None, refresh: int | None
+) -> Filling:
+    """What the user said, and the policy's choice where they said nothing.
+
+    Raises:
+        OptionError: something is unknown, out of range, or cannot go with another.
+    """
+    check_filling(estimator, merge)
+    chosen = Filling(estimator or policy.estimator, merge or policy.merge, refresh)
+    check_filling(chosen.estimator, chosen.merge, rows=policy.runs)
+    whole = isinstance(refresh, int) and not isinstance(refresh, bool)
+    if refresh is not None and (not whole or refresh < 1):
+        raise OptionError(f"refresh={refresh!r} must be a whole number of steps, 1 or more.")
+    return chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +95,22 @@ class Run:
         token: the object that identifies the run (a driver's).
         policy: who decides.
         filling: the gating's estimator, merge rule and refresh.
-        gates: what may close on this backbone.
+        kinds: kinds of sites there are on this backbone.
+        layout: how branches lie in the run's first call; None where that is unknown.
     """
 
     def __init__(
-        self, token: object, policy: Policy, filling: Filling, gates: Collection[str]
+        self,
+        token: object,
+        policy: Policy,
+        filling: Filling,
+        kinds: Collection[str],
+        layout: Layout | None = None,
     ) -> None:
         self.token = token
         self.policy = policy
         self.filling = filling
-        self.gates = frozenset(gates)
+        self.gates = frozenset(policy.gates) & {"guidance", *kinds}
         self.thread = threading.get_ident()
         self.cache = Cache()
         self.peak_bytes = 0
@@ -93,6 +118,8 @@ class Run:
         self.events: list[Event] = []
         self.silenced: set[object] = set()
         self.measured: list[Measurement] = []
+        #: Those that looks must serve; a plan's are known before it starts.
+        self.estimators = {filling.estimator}
         self.started = time.perf_counter()
         self._name = describe(policy)
         self._decide: Decider = policy.begin()
@@ -100,6 +127,10 @@ class Run:
         self._signals = Signals()
         self._plan: list[Decision] | None = None
         self._store: list[frozenset[str]] = []
+        self._news: dict[str, str] = {}  # to be noted once the step they belong to has begun
+        if "guidance" in self.gates and layout is not None and not has_guidance(layout):
+            self.gates -= {"guidance"}
+            self._news["guidance"] = nothing_to_close(layout)
 
     @property
     def step(self) -> StepRecord | None:
@@ -133,6 +164,8 @@ class Run:
             finished(current)
         decision, stored = self._next(position)
         self.steps.append(StepRecord(position.step, decision, stored))
+        while self._news:
+            self.note(*self._news.popitem())
         return self.steps[-1]
 
     def _next(self, position: Position) -> tuple[Decision, frozenset[str]]:
@@ -153,10 +186,34 @@ class Run:
             refresh=self.filling.refresh,
             rises=position.rises,
         )
+        decision = self._worth_closing(decision, step)
+        self._expect(decision)
         # Guidance is looked at from the start: an estimator may rest on several looks.
         early = step.index < self.policy.warm_up - 1
         still_open = self.gates - decision.closed
         return decision, still_open & {"guidance"} if early else still_open
+
+    def _worth_closing(self, decision: Decision, step: StepContext) -> Decision:
+        """The decision without gates that do not pay for themselves in so few steps."""
+        obeyed = self.gates - set(self.policy.measured)
+        if self.step is not None:
+            obeyed |= self.step.decision.closed
+        kept = kept_open(decision, obeyed, index=step.index, total=step.total)
+        self._news |= {f"few steps {gate}": reason for gate, reason in kept.items()}
+        return decision.without(kept, decision.reason or "few steps")
+
+    def _expect(self, decision: Decision) -> None:
+        """Looks serve the estimators that are known; a new one has nothing to rest on yet."""
+        name = decision.estimator
+        if name is None or name in self.estimators:
+            return
+        self.estimators.add(name)
+        if "guidance" in decision.closed and ESTIMATORS[name].memory:
+            self.note(
+                "estimator",
+                f"estimator={name!r} was first named in the step that uses it, and acts as 'hold' "
+                "until guidance has been looked at again: name it in gate(..., estimator=...)",
+            )
 
     def _make_plan(self, total: int) -> None:
         answers = self.policy.plan(total)
@@ -164,8 +221,8 @@ class Run:
             return
         wishes = [self._legal(a) for a in answers]
         self._plan = settle_all(wishes, merge=self.filling.merge, refresh=self.filling.refresh)
-        used = {d.estimator or self.filling.estimator for d in self._plan}
-        memory = max(ESTIMATORS[name].memory for name in used)
+        self.estimators |= {d.estimator for d in self._plan if d.estimator}
+        memory = max(ESTIMATORS[name].memory for name in self.estimators)
         self._store = to_store(self._plan, memory=memory)
 
     def _ask(self, step: StepContext, signals: Signals) -> Decision:
@@ -179,6 +236,8 @@ class Run:
 
     def _legal(self, answer: Answer) -> Decision:
         wish = as_decision(answer, self._name)
+        estimator = wish.estimator or self.filling.estimator
+        check_filling(estimator, wish.merge or self.filling.merge, rows=wish.rows)
         undeclared = wish.closed - set(self.policy.gates)
         if undeclared:
             raise PolicyError(
@@ -197,3 +256,16 @@ class Run:
         """Let go of every tensor."""
         self.cache.clear()
         self.measured = []
+
+
+def nothing_to_close(layout: Layout) -> str:
+    """Why the guidance gate has nothing to close where branches lie like this."""
+    if len(layout) == 1:
+        return (
+            "the guidance gate has nothing to close: this run has one branch, without "
+            "classifier-free guidance or with guidance as an input of the model"
+        )
+    return (
+        f"the guidance gate has nothing to close: of the branches {'/'.join(layout)} none can be "
+        "estimated; it needs cond and uncond alone"
+    )

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from tgate_sampling.adapter import Site
-from tgate_sampling.decision import Mode
+from tgate_sampling.adapter import Adapter, Site
+from tgate_sampling.decision import GATES, Mode
+from tgate_sampling.errors import OptionError
 from tgate_sampling.layout import map_tensors
+from tgate_sampling.policy import Policy
 
 
 @functools.cache
@@ -134,3 +136,30 @@ class SiteGroup:
         kept = module.__dict__["_tgate_kept"]
         module.__dict__["_tgate_kept"] = None
         return kept
+
+
+def find_sites(adapter: Adapter, backbone: nn.Module, policy: Policy) -> dict[str, list[Site]]:
+    """What a policy may close or measure, by kind; any other kind is not touched at all.
+
+    Raises:
+        OptionError: the policy closes blocks that this backbone does not have.
+    """
+    wanted = set(policy.gates) | set(policy.signals)
+    sites = list(adapter.sites(backbone))
+    if "block" in wanted:
+        sites += _blocks(adapter, backbone, policy.branch)
+    kinds = [k for k in GATES if k in wanted and any(s.kind == k for s in sites)]
+    return {k: [s for s in sites if s.kind == k] for k in kinds}
+
+
+def _blocks(adapter: Adapter, backbone: nn.Module, branch: int) -> Sequence[Site]:
+    name, count = type(backbone).__name__, adapter.branches(backbone)
+    if not count:
+        raise OptionError(
+            f"{name} has no deep blocks that the block gate could skip: leave 'block' out."
+        )
+    if branch >= count:
+        raise OptionError(
+            f"branch={branch} is not there: this {name} has the branches 0 to {count - 1}."
+        )
+    return adapter.blocks(backbone, branch)

@@ -33,7 +33,8 @@ class ErrorControlled(Policy):
     grows by one step at a time, and the sample that is estimated worst decides for the batch.
 
     Args:
-        tolerance: relative error of the guided output that is accepted in a step.
+        tolerance: relative error of the guided output that is accepted in a step. Of 0.03, 0.06
+            and 0.12 the middle one saved most on emoji-sd without losing to fewer steps.
         warm_up: guided steps at the start.
         longest: the most steps without a look, and no less is looked at at high guidance: the
             error includes the guidance scale.
@@ -41,7 +42,7 @@ class ErrorControlled(Policy):
     """
 
     name = "error_controlled"
-    tolerance: float = 0.1
+    tolerance: float = 0.06
     warm_up: int = 3
     longest: int = 4
     gates: Collection[str] = ("guidance",)

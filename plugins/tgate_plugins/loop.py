@@ -44,7 +44,8 @@ class LoopDriver(Driver):
         """
         if sigmas is not None and len(sigmas) < total:
             raise OptionError(f"{len(sigmas)} sigmas for {total} timesteps: pass one for each.")
-        self._total, self._sigmas, self._token = total, sigmas, object()
+        read = getattr(sigmas, "tolist", None)  # a tensor is read once, and not at every call
+        self._total, self._sigmas, self._token = total, read() if read else sigmas, object()
 
     def move(self, index: int) -> None:
         """The loop has reached its iteration `index`."""

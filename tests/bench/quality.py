@@ -45,17 +45,22 @@ class Method:
         policy: builds the policy for a run of so many steps.
         options: gate options (estimator, merge, refresh, compose).
         spends: builds the policy for a budget of rows instead, run with 5/8 as many steps.
+        watches: it decides by what it measures: run one image at a time, as a user would, with
+            the most steps whose measured cost fits.
     """
 
     name: str
     policy: Callable[[int], tg.Policy]
     options: dict[str, Any] = field(default_factory=dict)
     spends: Callable[[int], tg.Policy] | None = None
+    watches: bool = False
 
     def at(self, budget: int) -> tuple[tg.Policy, int]:
         """The policy and the most steps that fit a budget of rows per image."""
         if self.spends is not None:
             return self.spends(budget), 5 * budget // 8
+        if self.watches:  # where to start looking
+            return self.policy(budget), 3 * budget // 4
         steps = max(n for n in range(1, budget + 1) if rows(self, n) <= budget)
         return self.policy(steps), steps
 
@@ -87,7 +92,7 @@ AT_EQUAL_COST = (
     Method("gate at 0.4, `linear`", share(0.4, gates=GUIDE), {"estimator": "linear"}),
     Method("`interleave`, `hold`", same("interleave"), {"estimator": "hold"}),
     Method("`interleave`, `linear`", same("interleave"), {"estimator": "linear"}),
-    Method("`interleave`, `forecast` (the default)", same("interleave")),
+    Method("`interleave`, `forecast`", same("interleave")),
     Method(
         "`interleave`, `forecast`, cross gate too",
         same("interleave", gates=("guidance", "cross")),
@@ -96,7 +101,9 @@ AT_EQUAL_COST = (
         "`budgeted`, `forecast`",
         same("never"),
         spends=lambda budget: tg.get_policy("budgeted", rows=budget),
+        watches=True,
     ),
+    Method("`error_controlled`, `forecast` (the default)", same("error_controlled"), watches=True),
 )
 AT_ONE_GATE = tuple(
     Method(
@@ -126,19 +133,58 @@ class Bench:
     batch: int
 
     def images(
-        self, sampler: str, steps: int, scale: float, policy: tg.Policy, **options: Any
+        self,
+        sampler: str,
+        steps: int,
+        scale: float,
+        policy: tg.Policy,
+        *,
+        batch: int | None = None,
+        only: int | None = None,
+        **options: Any,
     ) -> tuple[np.ndarray, float]:
-        """All images of one method, (N, H, W, 3) in 0 to 1, and backbone rows per image."""
+        """All images of one method, (N, H, W, 3) in 0 to 1, and backbone rows per image.
+
+        Args:
+            sampler: of `SAMPLERS`.
+            steps: of the run.
+            scale: guidance scale.
+            policy: what gates it.
+            batch: images a call, where it shall not be the bench's.
+            only: draw that many images.
+            **options: of the gating.
+        """
         self.pipe.scheduler = scheduler(sampler, self.pipe.scheduler.config)
         with tg.gate(self.pipe, policy, **options) as gating:
-            images = np.concatenate(list(self._batches(steps, scale)))
+            parts = self._batches(steps, scale, batch or self.batch, only or len(self.latents))
+            images = np.concatenate(list(parts))
         return images, sum(run.rows[0] for run in gating.runs) / len(images)
 
-    def _batches(self, steps: int, scale: float) -> Iterator[np.ndarray]:
+    def within(
+        self, sampler: str, budget: int, scale: float, method: Method
+    ) -> tuple[np.ndarray, float, int]:
+        """Images, rows per image and steps of a method's run with the most steps that fit."""
+        policy, steps = method.at(budget)
+        if not method.watches:
+            images, spent = self.images(sampler, steps, scale, policy, **method.options)
+            return images, spent, steps
+        pilot = {"batch": 1, "only": 8}
+        while (
+            method.spends is None
+            and self.images(sampler, steps, scale, policy, **pilot)[1] > budget
+        ):
+            steps -= 1
+        while True:
+            images, spent = self.images(sampler, steps, scale, policy, batch=1, **method.options)
+            if spent <= budget:
+                return images, spent, steps
+            steps -= 1
+
+    def _batches(self, steps: int, scale: float, batch: int, stop: int) -> Iterator[np.ndarray]:
         seeds = len(self.latents) // len(self.prompts)
         texts = [p for p in self.prompts for _ in range(seeds)]
-        for start in range(0, len(texts), self.batch):
-            part = slice(start, start + self.batch)
+        for start in range(0, stop, batch):
+            part = slice(start, min(start + batch, stop))
             yield self.pipe(
                 texts[part],
                 latents=self.latents[part].clone(),
@@ -215,8 +261,7 @@ def at_equal_cost(bench: Bench, progress: Any) -> list[dict[str, Any]]:
         for sampler in SAMPLERS:
             for budget in BUDGETS:
                 for method in AT_EQUAL_COST:
-                    policy, steps = method.at(budget)
-                    images, spent = bench.images(sampler, steps, scale, policy, **method.options)
+                    images, spent, steps = bench.within(sampler, budget, scale, method)
                     assert spent <= budget, f"{method.name} spent {spent} of {budget} rows"
                     found.append(
                         {
@@ -358,7 +403,7 @@ def machine() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run both studies and write the page."""
-    from tgate_zoo import load
+    from tgate_zoo.loader import load
     from tgate_zoo.scenes import PROMPTS
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -1,0 +1,137 @@
+"""`interleave`: guided first steps, then a look every few."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tgate_sampling as tg
+from tests import pipes
+from tests.compose import toys
+from tgate_plugins.interleave import Interleave
+from tgate_sampling.decision import as_decision
+from tgate_sampling.errors import OptionError
+from tgate_sampling.testing import tiny_unet
+
+pytestmark = [pytest.mark.filterwarnings(text) for text in pipes.WARNINGS]
+
+STEPS = 8
+
+
+@pytest.fixture
+def pipe() -> Any:
+    return pipes.pipeline(tiny_unet(), toys.scheduler("ddim"))
+
+
+def closes(answer: Any) -> bool:
+    return bool(as_decision(answer, "interleave").closed)
+
+
+@pytest.mark.parametrize(
+    ("every", "warm_up", "steps"),
+    [
+        (1, 1, "........"),
+        (2, 1, ".#.#.#.#"),
+        (2, 3, "...#.#.#"),
+        (3, 2, "..##.##."),
+        (5, 1, ".####.##"),
+        (2, 9, "........"),
+    ],
+)
+def test_the_plan_in_pictures(every: int, warm_up: int, steps: str) -> None:
+    """`.` is a look at both branches; the distance counts from the warm-up's last look."""
+    plan = Interleave(every=every, warm_up=warm_up).plan(len(steps))
+    assert "".join("#" if closes(answer) else "." for answer in plan) == steps
+
+
+@given(
+    every=st.integers(1, 6),
+    warm_up=st.integers(1, 6),
+    total=st.integers(1, 30),
+)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_looks_are_as_far_apart_as_was_said(every: int, warm_up: int, total: int) -> None:
+    """The first steps are guided, and so is each `every`-th after them; the plan is what is done.
+
+    So a run of n steps takes n + w + floor((n - w) / k) rows an image, for a warm-up of w < n.
+    """
+    policy = Interleave(every=every, warm_up=warm_up)
+    looks = [i for i, d in enumerate(policy.plan(total)) if not d.closed]
+    asked = [
+        i for i in range(total) if not policy.decide(tg.StepContext.at(i), tg.Signals()).closed
+    ]
+    assert looks == asked
+    assert looks[:warm_up] == list(range(min(warm_up, total)))
+    later = looks[min(warm_up, total) - 1 :]
+    assert {b - a for a, b in itertools.pairwise(later)} <= {every}
+    assert len(looks) == min(total, warm_up + max(0, total - warm_up) // every)
+
+
+@pytest.mark.parametrize("prompts", [1, 3])
+@pytest.mark.parametrize(
+    ("every", "warm_up", "looks"), [(2, 3, 5), (3, 2, 4), (4, 1, 2), (1, 1, 8)]
+)
+def test_rows_are_counted(pipe: Any, every: int, warm_up: int, looks: int, prompts: int) -> None:
+    """A look costs two rows an image, any other step one; the backbone sees just these."""
+    seen: list[int] = []
+    pipe.unet.conv_in.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    with tg.gate(pipe, "interleave", every=every, warm_up=warm_up) as gating:
+        toys.generate(pipe, steps=STEPS, embeds=toys.texts(prompts))
+    assert gating.report.rows == (prompts * (STEPS + looks), prompts * 2 * STEPS)
+    assert sum(seen) == prompts * (STEPS + looks)
+    assert seen[:warm_up] == [2 * prompts] * warm_up
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "heun", "pndm"])
+def test_a_look_at_every_step_is_the_full_run(scheduler: str) -> None:
+    """`every=1` never closes: bitwise the run of `never`, and the bare one."""
+    pipe = pipes.pipeline(tiny_unet(), toys.scheduler(scheduler))
+    bare = toys.generate(pipe)
+    for policy in (Interleave(every=1), "never"):
+        with tg.gate(pipe, policy) as gating:
+            assert torch.equal(toys.generate(pipe), bare)
+        assert gating.report.closed == {}
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpmpp_2m", "heun", "pndm"])
+def test_steps_are_guided_in_all_their_evaluations(scheduler: str) -> None:
+    """Heun's corrector and PNDM's repeated step belong to the step they correct."""
+    pipe = pipes.pipeline(tiny_unet(), toys.scheduler(scheduler))
+    with tg.gate(pipe, "interleave") as gating:
+        toys.generate(pipe, steps=STEPS)
+    assert gating.report.closed == {"guidance": (3, 5, 7)}
+    for step in gating.report.steps:
+        assert {c.ran for c in step.calls} == ({1} if step.decision.closed else {2})
+    assert gating.report.events == ()
+
+
+def test_a_look_reopens_cross_attention_that_was_closed_too(pipe: Any) -> None:
+    """Its kept rows are of one branch."""
+    with tg.gate(pipe, "interleave", gates=("guidance", "cross")) as gating:
+        toys.generate(pipe, steps=STEPS)
+    assert gating.report.closed == {"guidance": (3, 5, 7), "cross": (3, 5, 7)}
+    assert gating.report.events == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"every": 0}, "every=0 must be a whole number, 1 or more"),
+        ({"every": 2.5}, r"every=2\.5 must be a whole number"),
+        ({"warm_up": 0}, "warm_up=0 must be a whole number, 1 or more"),
+        ({"gates": "guidance"}, "must be a collection of names"),
+        ({"gates": ("guidence",)}, "guidance"),
+        ({"evry": 2}, "every"),
+    ],
+)
+def test_a_wrong_option_is_an_error_with_its_cure(
+    pipe: Any, options: dict[str, Any], sentence: str
+) -> None:
+    """Before anything is attached."""
+    with pytest.raises(OptionError, match=sentence):
+        tg.gate(pipe, "interleave", **options)
