@@ -374,8 +374,8 @@ Where a cell is not bold, a method is no better than the plainest thing there is
 One hard gate loses nearly everywhere, by up to 17 dB, with any estimator: guidance moves until late
 in the run. It wins only where the plain run itself is far from converged (guidance 7.5, few rows),
 where anything that damps guidance helps. `interleave` wins or loses by sampler and guidance scale.
-`error_controlled`, the default, closes nowhere that it would lose: it equals fewer steps where there
-are few and beats them where there are many. T-GATE's own schedule is the `tgate` row.
+`error_controlled`, the default, closes nowhere that it would lose: it equals fewer steps where
+there are few and beats them where there are many. T-GATE's own schedule is the `tgate` row.
 
 ## At one gate: which estimator keeps the ungated image
 
