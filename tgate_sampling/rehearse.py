@@ -51,6 +51,8 @@ class Standin(nn.Module):
         return map_tensors(lambda t: self._of(t, rows), self._answer)
 
     def _of(self, tensor: torch.Tensor, rows: int) -> torch.Tensor:
+        if not tensor.ndim:
+            return tensor
         leading, *rest = tensor.shape  # frames lie beside the batch: leading is a multiple of rows
         return tensor.new_empty(leading * rows // self._recorded, *rest)
 

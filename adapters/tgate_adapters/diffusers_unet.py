@@ -11,7 +11,7 @@ from torch import nn
 
 from tgate_adapters._diffusers import refuse_cache
 from tgate_sampling.adapter import Adapter, Site
-from tgate_sampling.errors import OptionError
+from tgate_sampling.errors import MissingExtraError, OptionError
 from tgate_sampling.hookspecs import RegisterAdapter, hookimpl
 
 #: Branches to a block, as DeepCache's `cache_branch_id` counts them.
@@ -56,8 +56,13 @@ class UNetAdapter(Adapter):
         return partial(_weightless, type(backbone), dict(backbone.config))
 
     def build(self, config: Mapping[str, Any]) -> nn.Module | None:
-        import diffusers
-
+        try:
+            import diffusers
+        except ImportError as error:
+            raise MissingExtraError(
+                "building a UNet from its configuration needs diffusers: "
+                "pip install 'tgate-sampling[diffusers]'"
+            ) from error
         return _weightless(getattr(diffusers, config["_class_name"]), dict(config))
 
     def guided(self, backbone: Any) -> bool:

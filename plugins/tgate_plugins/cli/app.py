@@ -245,6 +245,27 @@ def plugins(
 
 
 @app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="A zoo model, or a folder.")] = "emoji-sd",
+    policy: Annotated[
+        str | None, typer.Option(metavar="NAME[:KEY=VALUE,...]", help="The default if left out.")
+    ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--compose", help="A further policy, such as block; repeatable."),
+    ] = None,
+    steps: Steps = 25,
+    guidance: Annotated[bool, typer.Option(help="Whether the run is guided.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="The same, for programs.")] = False,
+) -> None:
+    """Predict what each gate saves and holds, before anything runs; needs no weights."""
+    from tgate_plugins.cli import explain as verb
+
+    prediction = verb.explain(model, policy, beside or (), steps, guidance)
+    typer.echo(json.dumps(prediction.to_dict(), indent=2) if as_json else str(prediction))
+
+
+@app.command()
 def compose(
     show: Annotated[
         bool, typer.Option("--list", help="Print the table; so does leaving it out.")
