@@ -141,7 +141,9 @@ class PipelineDriver(Driver):
         if getattr_quietly(pipe, "do_perturbed_attention_guidance"):
             return "perturbed-attention guidance adds a branch that cannot be estimated"
         name = type(pipe).__name__
-        if "InstructPix2Pix" in name or "LEdits" in name:
+        if "SAG" in name:
+            return f"{name} reads the attention maps of both branches"
+        if any(part in name for part in ("InstructPix2Pix", "LEdits", "Semantic")):
             return f"{name} combines more than two branches"
         return None
 

@@ -223,3 +223,59 @@ def test_timesteps_stay_where_the_caller_put_them() -> None:
             with torch.no_grad():
                 unet(inputs["sample"], t, inputs["encoder_hidden_states"], return_dict=False)
     assert seen == [(3, ["return_dict"])] * len(TIMES)
+
+
+def call_pix2pix(pipe: Any, embeds: torch.Tensor) -> torch.Tensor:
+    latents: torch.Tensor = pipe(
+        prompt_embeds=embeds,
+        negative_prompt_embeds=torch.zeros_like(embeds),
+        image=torch.rand(len(embeds), 3, 16, 16, generator=torch.Generator().manual_seed(2)),
+        num_inference_steps=5,
+        generator=torch.Generator().manual_seed(3),
+        output_type="latent",
+    ).images
+    return latents
+
+
+def call_perturbed(pipe: Any, embeds: torch.Tensor) -> torch.Tensor:
+    scale = {"pag_scale": 2.0} if "PAG" in type(pipe).__name__ else {"sag_scale": 0.75}
+    latents: torch.Tensor = pipe(
+        prompt_embeds=embeds,
+        negative_prompt_embeds=torch.zeros_like(embeds),
+        height=16,
+        width=16,
+        **scale,
+        num_inference_steps=5,
+        generator=torch.Generator().manual_seed(3),
+        output_type="latent",
+    ).images
+    return latents
+
+
+@pytest.mark.parametrize("prompts", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "config", "call"),
+    [
+        ("StableDiffusionInstructPix2PixPipeline", {"in_channels": 8}, call_pix2pix),
+        ("StableDiffusionPAGPipeline", {}, call_perturbed),
+        ("StableDiffusionSAGPipeline", {"sample_size": 16}, call_perturbed),
+    ],
+)
+def test_pipelines_that_combine_more_keep_guidance(
+    kit: Any, name: str, config: dict[str, Any], call: Any, prompts: int
+) -> None:
+    """A third branch, or attention maps of both: the image is bitwise the bare one, with one event
+    that says why."""
+    unet = tiny_unet(**config)
+    components = kit.make_pipe(unet).components
+    more = {"pag_applied_layers": ["mid"]} if "PAG" in name else {}
+    pipe = getattr(diffusers, name)(**components, requires_safety_checker=False, **more)
+    pipe.set_progress_bar_config(disable=True)
+    embeds = torch.randn(prompts, 7, 16, generator=torch.Generator().manual_seed(1))
+    bare = call(pipe, embeds)
+    with tg.gate(pipe, "fixed_step", gate_step=2, gates=("guidance",)) as gating:
+        gated = call(pipe, embeds)
+    assert torch.equal(gated, bare)
+    assert len(gating.report.events) == 1
+    assert "guidance stays open" in gating.report.events[0].message
+    assert gating.report.macs.saved == {}

@@ -221,6 +221,37 @@ def test_promise_1_an_open_gate_runs_the_same_operations(kit: Any) -> None:
     assert seen[0] == seen[1]
 
 
+def test_an_attach_that_fails_half_way_is_undone(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever of it had been done is taken back, and the backbone can be gated afterwards."""
+    unet = tiny_unet()
+    before = kit.snapshot(unet)
+    with monkeypatch.context() as patch:
+        patch.setattr("tgate_sampling.gating.ask_for_end", at_call(1, TroubleError("half way")))
+        with pytest.raises(TroubleError):
+            tg.attach(unet, layout="uncond_first", **OPTIONS)
+    assert kit.snapshot(unet) == before
+    tg.attach(unet, layout="uncond_first", **OPTIONS).detach()
+
+
+def test_a_backbone_s_own_reset_stays_its_own(kit: Any) -> None:
+    """Where diffusers' CacheMixin has put its hook ours is not: it is called as ever, and runs end
+    with their last call."""
+    pipe = kit.make_pipe()
+    calls: list[int] = []
+
+    def reset(*_: Any, **__: Any) -> None:
+        calls.append(1)
+
+    pipe.unet._reset_stateful_cache = reset
+    with tg.gate(pipe, **OPTIONS) as gating:
+        kit.call(pipe)
+        assert pipe.unet._reset_stateful_cache is reset
+        assert gating.cache_bytes == 0
+    assert pipe.unet._reset_stateful_cache is reset
+    assert calls == [1]
+    assert gating.report.complete
+
+
 # -- somebody else on the same UNet -------------------------------------------------------------
 
 
