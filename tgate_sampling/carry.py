@@ -116,6 +116,11 @@ class Carrier:
         self._last_rows = None
         self._two_modes = compiled or is_compiled(self.backbone)
 
+    def rest(self) -> None:
+        """The call is over: whoever calls a site between calls of the run finds it computing."""
+        for group in self.groups.values():
+            group.set("compute")
+
     def stand_aside(self) -> None:
         """The next call computes everything and keeps nothing."""
         for group in self.groups.values():

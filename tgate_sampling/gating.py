@@ -388,6 +388,7 @@ class Gating:
             self._end(complete=False)
             return None
         self._carrier.collect(plan)
+        self._carrier.rest()
         filled = self._carrier.fill(plan, self.adapter.output(result))
         plan.step.calls.append(plan.record(self.backbone))
         if plan.where.last:

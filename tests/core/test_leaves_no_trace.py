@@ -463,3 +463,19 @@ def test_a_forgotten_backbone_takes_its_gating_along() -> None:
     del unet, gating
     gc.collect()
     assert (gone(), ended()) == (None, None)
+
+
+def test_a_site_called_between_two_calls_of_a_run_computes() -> None:
+    """What is kept is for the backbone's own calls; a caller of a submodule gets the truth."""
+    unet = tiny_unet()
+    inputs = unet_inputs(rows=2)
+    site = unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2
+    hidden = torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(3))
+    text = inputs["encoder_hidden_states"]
+    with torch.no_grad():
+        bare = site(hidden, text)
+        with tg.gate(unet, "fixed_step", gate_step=1, layout="uncond_first") as gating:
+            for t in gating.steps([901, 601, 301]):
+                unet(**inputs, timestep=t)
+                assert torch.equal(site(hidden, text), bare)
+        assert gating.report.closed["cross"] == (1, 2)
