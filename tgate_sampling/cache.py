@@ -128,6 +128,3 @@ def bytes_behind(tensors: Iterable[torch.Tensor]) -> int:
     # Not data_ptr(): it is 0 for every tensor without memory.
     storages = {s._cdata: s.nbytes() for t in tensors for s in (t.untyped_storage(),)}
     return sum(storages.values())
-
-
-__all__ = ["Cache", "Kept", "Signature", "Slot", "bytes_behind", "narrow", "signature"]

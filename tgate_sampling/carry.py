@@ -123,8 +123,7 @@ class Carrier:
 
     def stand_aside(self) -> None:
         """The next call computes everything and keeps nothing."""
-        for group in self.groups.values():
-            group.set("compute")
+        self.rest()
         self._last_rows = None
 
     def clear(self) -> None:
@@ -227,10 +226,11 @@ class Carrier:
         """Take what sites in mode `store` kept; measure it against what was kept before."""
         before = plan.slot.version
         # Where blocks were left out only some sites were called: their mean would be another one.
-        whole = plan.measures and not plan.skipped(self.backbone)
+        signals = self.policy.signals
+        whole = bool(signals) and plan.measures and not plan.skipped(self.backbone)
         for kind, group in self.groups.items():
             wanted = kind in plan.step.stored or kind in plan.step.decision.closed
-            measured = whole and kind in self.policy.signals
+            measured = whole and kind in signals
             for index, site in enumerate(group.sites):
                 if group.mode(index) != "store":
                     continue

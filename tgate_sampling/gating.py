@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import warnings
@@ -367,7 +368,7 @@ class Gating:
         self._outside = False
         layout = self._layout or driver.layout(call)
         run = self._run_of(where, layout)
-        step = run.enter(where, self._step_finished)
+        step = run.enter(where, functools.partial(self._step_finished, run))
         plan = self._carrier.plan(run, step, where, call, driver, layout)
         self._carrier.set_modes(plan)
         plan.shape = self._cost.remember(args, kwargs, plan.rows)
@@ -414,12 +415,12 @@ class Gating:
 
     # -- the end of a run -----------------------------------------------------------------------
 
-    def _step_finished(self, step: StepRecord) -> None:
-        assert self._run is not None
+    @staticmethod
+    def _step_finished(run: Run, step: StepRecord) -> None:
         manager().notify(
-            self._run.silenced,
+            run.silenced,
             "tgate_step_finished",
-            run=self._run,
+            run=run,
             step=step.context,
             decision=step.decision,
         )
@@ -434,13 +435,7 @@ class Gating:
         run.end()
         self.runs.append(report)
         if run.step is not None:
-            manager().notify(
-                run.silenced,
-                "tgate_step_finished",
-                run=run,
-                step=run.step.context,
-                decision=run.step.decision,
-            )
+            self._step_finished(run, run.step)
         manager().notify(run.silenced, "tgate_run_finished", run=run, report=report)
 
     def _make_report(self, run: Run, *, complete: bool) -> Report:
