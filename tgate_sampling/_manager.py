@@ -46,6 +46,9 @@ BUILTINS: Final[tuple[str, ...]] = (
     "tgate_plugins.lcm",
     "tgate_plugins.deepcache",
     "tgate_adapters.diffusers_unet",
+    "tgate_adapters.diffusers_dit",
+    "tgate_adapters.diffusers_mmdit",
+    "tgate_adapters.generic",
 )
 
 

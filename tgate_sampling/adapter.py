@@ -23,7 +23,8 @@ class Site:
 
     Args:
         name: stable, as in `named_modules()`.
-        kind: "cross", "self" or "text"; joint attention has no site of its own yet.
+        kind: "cross", "self" or "text": a part of a joint block that only the text stream runs
+            through. Joint attention itself is never skipped.
         module: the module itself.
     """
 
@@ -40,11 +41,13 @@ class Call:
         sample: (R, ...) noisy latents of all branches.
         timestep: as the caller passed it.
         latent_channels: leading channels of `sample` that are latents, where others follow.
+        context: what the caller named this call ("cond", "uncond"), where it did.
     """
 
     sample: torch.Tensor
     timestep: Any
     latent_channels: int | None = None
+    context: str | None = None
 
 
 class Adapter:
@@ -78,6 +81,24 @@ class Adapter:
         """Why this very backbone cannot be gated, or None."""
         return None
 
+    def suits(self, backbone: nn.Module) -> str | None:
+        """Why an adapter that is registered for any model (`models=("*",)`) will not do, or None.
+
+        Asked only where no other adapter knows the class.
+        """
+        return "it is registered for any model and does not say which ones it suits"
+
+    def negative(self, backbone: nn.Module) -> str:
+        """The branch that the reference implementation runs after its gate.
+
+        It calls it the negative one; a decision's `rows="uncond"` means it.
+        """
+        return "uncond"
+
+    def opaque(self, backbone: nn.Module) -> str | None:
+        """Why the guidance gate must stay open on this backbone, or None."""
+        return None
+
     def read(self, backbone: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
         """Find sample and timestep in a call's arguments.
 
@@ -93,7 +114,12 @@ class Adapter:
         return Call(sample, timestep)
 
     def take(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int, part: slice
+        self,
+        backbone: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        rows: int,
+        part: slice,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments with every row-wise tensor cut to `part`."""
         return take_rows(args, rows, part), take_rows(kwargs, rows, part)

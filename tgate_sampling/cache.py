@@ -6,8 +6,8 @@ else is dropped and computed anew.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -58,13 +58,21 @@ def narrow(kept: Kept, branches: Layout, merge: str) -> Kept | None:
     return Kept(map_tensors(take, kept.value), branches)
 
 
+def _two() -> deque[Look]:
+    return deque(maxlen=2)  # no estimator rests on more
+
+
 @dataclass
 class Slot:
-    """What one backbone call of each evaluation keeps (a tile or a prompt has its own)."""
+    """What one backbone call of each evaluation keeps (a tile or a prompt has its own).
+
+    Looks are kept for each branch beside cond; where every branch has a call of its own, the
+    uncond call's slot has them.
+    """
 
     signature: Signature | None = None
     kept: dict[str, Kept] = field(default_factory=dict)
-    looks: deque[Look] = field(default_factory=lambda: deque(maxlen=2))
+    looks: dict[str, deque[Look]] = field(default_factory=lambda: defaultdict(_two))
     version: int = 0
 
     def admit(self, new: Signature) -> bool:
@@ -76,6 +84,16 @@ class Slot:
             self.version += 1
         self.signature = new
         return changed
+
+    def seen(self, branches: Collection[str]) -> int:
+        """How many looks there are at every one of these branches."""
+        return min((len(self.looks[b]) if b in self.looks else 0 for b in branches), default=0)
+
+    def forget(self) -> None:
+        """Drop what sites kept, which nobody will read again."""
+        if self.kept:
+            self.kept.clear()
+            self.version += 1
 
     def keep(self, site: str, value: Any, branches: Layout) -> None:
         self.kept[site] = Kept(value, branches)
@@ -99,10 +117,7 @@ class Slot:
     def tensors(self) -> Iterator[torch.Tensor]:
         for kept in self.kept.values():
             yield from tensors_in(kept.value)
-        for look in self.looks:
-            yield look.delta
-            if look.cond is not None:
-                yield look.cond
+        yield from tensors_in([(x.delta, x.cond) for looks in self.looks.values() for x in looks])
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Carrying one decision out in one backbone call.
 
 In order: `plan` chooses the branches that run, `set_modes` tells the sites, the backbone runs on
-those rows, `collect` takes what was stored, `fill` completes the output.
+those rows, `collect` takes what was stored, `fill` completes the output. Where every branch has a
+call of its own and nothing of this one need run, `answer` takes the backbone's place.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,12 +22,35 @@ from tgate_sampling.decision import Decision
 from tgate_sampling.driver import Driver
 from tgate_sampling.guidance import ESTIMATORS, HIGH_GUIDANCE, Estimator, Look, to_denoised
 from tgate_sampling.layer import Layer
-from tgate_sampling.layout import SINGLE, Layout, block, has_guidance
+from tgate_sampling.layout import (
+    SEPARATE,
+    SINGLE,
+    Layout,
+    block,
+    has_guidance,
+    in_call,
+    row_wise,
+)
 from tgate_sampling.policy import Policy
 from tgate_sampling.run import CallRecord, Filling, Run, StepRecord
 from tgate_sampling.signals import Measurement, compare
 from tgate_sampling.sites import SiteGroup
 from tgate_sampling.steps import Position
+
+
+@dataclass(frozen=True)
+class Partner:
+    """The conditional call that an unconditional one of the same evaluation belongs to.
+
+    Args:
+        where: the call's place.
+        result: what the backbone returned.
+        output: the predicted tensor in it; a copy where somebody might write into the result.
+    """
+
+    where: Position
+    result: object
+    output: torch.Tensor
 
 
 @dataclass
@@ -37,8 +62,10 @@ class Plan:
         call, driver: what was asked, and who tells where it stands.
         slot: what calls of this number keep.
         layout: the branches the caller asked for.
-        branches: those that run.
+        branches: those that run; none where the call can be answered without the backbone.
         rows: how many rows the caller asked for.
+        partner: the cond call, if this one is the uncond call of a pair.
+        pairs: whether this is the cond call of a pair.
         shape: key of the call's shapes, for counting.
         reused: names of the sites that are not computed, by kind.
         layers: block layers that are active.
@@ -53,6 +80,8 @@ class Plan:
     layout: Layout
     branches: Layout
     rows: int
+    partner: Partner | None = None
+    pairs: bool = False
     shape: str = ""
     reused: dict[str, frozenset[str]] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
@@ -64,8 +93,8 @@ class Plan:
 
     @property
     def part(self) -> slice | None:
-        """The rows that run, or None for all."""
-        if self.ran == self.rows:
+        """The rows that run, or None for all of them or none."""
+        if self.ran in (0, self.rows):
             return None
         return block(self.layout, self.branches[0], self.rows)
 
@@ -73,6 +102,17 @@ class Plan:
     def measures(self) -> bool:
         """Whether signals are taken in this call: the first of a step's first evaluation."""
         return self.where.call == 0 and self.where.step.evaluation == 0
+
+    @property
+    def judges(self) -> bool:
+        """Whether guidance is measured in this call: with a pair, in its second half."""
+        first = self.partner.where if self.partner is not None else self.where
+        return first.call == 0 and first.step.evaluation == 0
+
+    @property
+    def others(self) -> Layout:
+        """The branches beside cond that this call was asked for."""
+        return tuple(b for b in self.layout if b != "cond")
 
     def skipped(self, backbone: nn.Module) -> frozenset[str]:
         """The topmost modules that this call did not run; asked after it."""
@@ -93,6 +133,7 @@ class Carrier:
         groups: its gated sites by kind.
         policy: for the gates it may close and the signals it wants.
         filling: estimator and merge rule where a decision does not say.
+        negative: the branch that a decision's `rows="uncond"` means on this backbone.
     """
 
     def __init__(
@@ -101,11 +142,15 @@ class Carrier:
         groups: Mapping[str, SiteGroup],
         policy: Policy,
         filling: Filling,
+        *,
+        negative: str = "uncond",
     ) -> None:
         self.backbone, self.groups = backbone, groups
         self.policy, self.filling = policy, filling
+        self._negative = negative
         self._two_modes = False
         self._last_rows: tuple[Layout, int] | None = None
+        self._partner: Partner | None = None
 
     def begin(self, *, compiled: bool) -> None:
         """A run begins.
@@ -113,7 +158,7 @@ class Carrier:
         Args:
             compiled: the backbone is called through `torch.compile(backbone)`.
         """
-        self._last_rows = None
+        self._last_rows = self._partner = None
         self._two_modes = compiled or is_compiled(self.backbone)
 
     def rest(self) -> None:
@@ -128,6 +173,7 @@ class Carrier:
 
     def clear(self) -> None:
         """No site holds anything."""
+        self._partner = None
         for group in self.groups.values():
             group.clear()
 
@@ -141,22 +187,47 @@ class Carrier:
         layout: Layout | None,
     ) -> Plan:
         """Choose the branches that run."""
-        layout = self._check_layout(run, call, layout)
+        asked = self._check_layout(run, call, layout)
+        own = in_call(asked, where.call, call.context)
         slot = run.cache.slot(where.call)
-        if slot.admit(signature(call.sample, len(layout))):
+        if slot.admit(signature(call.sample, len(own))):
             run.note("shape", "the call's shape changed, so what was kept is dropped")
-        branches = layout
-        closes = "guidance" in step.decision.closed and has_guidance(layout)
-        if closes and self._can_estimate(run, slot, step.decision, driver):
-            branches = (step.decision.rows,)
-        layers, rows = active_layers(self.backbone), call.sample.shape[0]
-        return Plan(run, step, where, call, driver, slot, layout, branches, rows, layers=layers)
+        plan = Plan(run, step, where, call, driver, slot, own, own, call.sample.shape[0])
+        plan.layers = active_layers(self.backbone)
+        if asked == SEPARATE:
+            plan.pairs = own == ("cond",)
+            plan.partner = self._partner_of(plan)
+        if "guidance" in step.decision.closed and self._can_estimate(plan):
+            plan.branches = self._narrowed(plan)
+        return plan
+
+    def _partner_of(self, plan: Plan) -> Partner | None:
+        """The cond call right before this uncond call, in the same evaluation."""
+        partner, self._partner = self._partner, None
+        if plan.layout != ("uncond",):
+            return None
+        plan.run.paired = True
+        if partner is None:
+            return None
+        before, now = partner.where, plan.where
+        same = before.run is now.run and before.step.index == now.step.index
+        near = before.step.evaluation == now.step.evaluation and before.call == now.call - 1
+        return partner if same and near and partner.output.shape[0] == plan.rows else None
+
+    def _narrowed(self, plan: Plan) -> Layout:
+        """What runs while guidance is closed."""
+        decision = plan.step.decision
+        if plan.partner is not None:
+            if self._merge(decision) != "both":  # re-opening guidance opens attention too
+                plan.slot.forget()
+            return ()
+        return (decision.rows if decision.rows == "cond" else self._negative,)
 
     def _check_layout(self, run: Run, call: Call, layout: Layout | None) -> Layout:
         rows = call.sample.shape[0]
         if layout is not None and rows % len(layout) == 0:
             return layout
-        if "guidance" in self.policy.gates:
+        if "guidance" in run.gates:
             run.note(
                 "layout",
                 "the layout of the branches is unknown, so guidance stays open: pass "
@@ -166,11 +237,18 @@ class Carrier:
             )
         return SINGLE
 
-    def _can_estimate(self, run: Run, slot: Slot, decision: Decision, driver: Driver) -> bool:
-        if reason := driver.opaque():
-            run.note("guidance", f"guidance stays open: {reason}")
+    def _can_estimate(self, plan: Plan) -> bool:
+        """Whether there is a missing branch in this call, and something to estimate it from."""
+        if not has_guidance(plan.layout) and plan.partner is None:
             return False
-        if len(slot.looks) < ESTIMATORS[self._estimator(decision)].looks:
+        run, decision = plan.run, plan.step.decision
+        if plan.partner is not None and decision.rows == "uncond":
+            run.note(
+                "rows",
+                "rows='uncond' needs both branches in one call, and here each has its own: the "
+                "conditional one runs",
+            )
+        if plan.slot.seen(plan.others) < ESTIMATORS[self._estimator(decision)].looks:
             run.note("estimate", "no guided evaluation to estimate from: guidance stays open")
             return False
         return True
@@ -183,6 +261,8 @@ class Carrier:
 
     def set_modes(self, plan: Plan) -> None:
         """Tell every site what to do in this call, and block layers when to run in full."""
+        if not plan.ran:
+            return
         step, must_store = plan.step, False
         for kind, group in self.groups.items():
             if kind in step.decision.closed:
@@ -224,6 +304,8 @@ class Carrier:
 
     def collect(self, plan: Plan) -> None:
         """Take what sites in mode `store` kept; measure it against what was kept before."""
+        if not plan.ran:
+            return
         before = plan.slot.version
         # Where blocks were left out only some sites were called: their mean would be another one.
         signals = self.policy.signals
@@ -245,42 +327,78 @@ class Carrier:
         if plan.slot.version != before:
             plan.run.watch_memory()
 
-    def fill(self, plan: Plan, output: torch.Tensor) -> torch.Tensor | None:
-        """The output for all rows, or None if all rows ran."""
-        decision = plan.step.decision
-        estimator = ESTIMATORS[self._estimator(decision)]
-        if plan.ran == plan.rows:
-            keeps = "guidance" in plan.step.stored or "guidance" in decision.closed
-            served = [ESTIMATORS[name] for name in plan.run.estimators]
-            wanted = any(e.memory for e in served) or "guidance" in self.policy.signals
-            if keeps and wanted and has_guidance(plan.layout):
-                self._look(plan, estimator, served, output)
-            return None
-        if decision.rows == "uncond":
-            return torch.cat([output] * len(plan.layout))
-        uncond = estimator.fill(output, plan.slot.looks, _level(plan, [estimator]))
-        parts = {"cond": output, "uncond": uncond}
-        return torch.cat([parts[b] for b in plan.layout])
+    def fill(self, plan: Plan, result: Any, output: torch.Tensor) -> torch.Tensor | None:
+        """The output for all rows, or None if all rows ran.
 
-    def _look(
-        self,
-        plan: Plan,
-        estimator: Estimator,
-        served: Sequence[Estimator],
-        output: torch.Tensor,
-    ) -> None:
-        """Remember what both branches said, and how well it would have been estimated."""
+        Args:
+            plan: of the call.
+            result: what the backbone returned.
+            output: the predicted tensor in it, for the rows that ran.
+        """
+        decision = plan.step.decision
+        if plan.ran < plan.rows:
+            if decision.rows == "uncond":
+                return torch.cat([output] * len(plan.layout))
+            parts = {b: self._estimate(plan, output, b) for b in plan.others}
+            return torch.cat([output if b == "cond" else parts[b] for b in plan.layout])
+        if "guidance" not in plan.step.stored | decision.closed:
+            return None
+        if plan.pairs:
+            # The caller may write into what it was given before the uncond call is made.
+            self._partner = Partner(plan.where, result, output.clone())
+        elif has_guidance(plan.layout) or plan.partner is not None:
+            self._check_outputs(plan, result)
+            served = [ESTIMATORS[name] for name in plan.run.estimators]
+            if any(e.memory for e in served) or "guidance" in self.policy.signals:
+                self._look(plan, served, output)
+        return None
+
+    def answer(self, plan: Plan) -> tuple[Any, torch.Tensor]:
+        """What an uncond call that does not run is answered with.
+
+        Returns:
+            The cond call's result, as a pattern, and the estimated output.
+        """
+        partner = plan.partner
+        assert partner is not None  # `plan` has seen to it
+        return partner.result, self._estimate(plan, partner.output, "uncond")
+
+    def _estimate(self, plan: Plan, cond: torch.Tensor, branch: str) -> torch.Tensor:
+        estimator = ESTIMATORS[self._estimator(plan.step.decision)]
+        return estimator.fill(cond, plan.slot.looks[branch], _level(plan, [estimator]))
+
+    def _check_outputs(self, plan: Plan, result: Any) -> None:
+        """Of several predictions in one result only the first could be estimated."""
+        if row_wise(result, plan.rows) > 1:
+            plan.run.keep_open(
+                {"guidance"},
+                f"guidance stays open: {type(self.backbone).__name__} returns several predictions, "
+                "and one could be estimated",
+            )
+
+    def _look(self, plan: Plan, served: Sequence[Estimator], output: torch.Tensor) -> None:
+        """Remember what all branches said, and how well it would have been estimated."""
         level = _level(plan, served)
-        parts = [block(plan.layout, b, plan.rows) for b in ("cond", "uncond")]
-        cond, uncond = (output[p] for p in parts)
-        if plan.measures and "guidance" in self.policy.signals:
-            ready = len(plan.slot.looks) >= max(1, estimator.looks)
-            guess = estimator.fill(cond, plan.slot.looks, level) if ready else cond
-            plan.run.measured.append(_judge(plan, cond, uncond, guess))
-        # A copy: a view would keep the other branch alive, and the caller may write into its rows.
-        kept = cond.clone() if any(e.keeps_cond for e in served) else None
-        plan.slot.looks.append(Look(cond - uncond, level, kept))
+        for branch in plan.others:
+            cond, other = _pair_of(plan, output, branch)
+            if branch == "uncond" and plan.judges and "guidance" in self.policy.signals:
+                estimator = ESTIMATORS[self._estimator(plan.step.decision)]
+                ready = plan.slot.seen([branch]) >= max(1, estimator.looks)
+                looks = plan.slot.looks[branch]
+                guess = estimator.fill(cond, looks, level) if ready else cond
+                plan.run.measured.append(_judge(plan, cond, other, guess))
+            # A copy: a view would keep the other branch alive, and the caller may write into it.
+            kept = cond.clone() if any(e.keeps_cond for e in served) else None
+            plan.slot.looks[branch].append(Look(cond - other, level, kept))
         plan.run.watch_memory()
+
+
+def _pair_of(plan: Plan, output: torch.Tensor, branch: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, ...) the conditional output, and that of `branch`."""
+    if plan.partner is not None:
+        return plan.partner.output, output
+    cond, other = (output[block(plan.layout, b, plan.rows)] for b in ("cond", branch))
+    return cond, other
 
 
 def _judge(
@@ -299,13 +417,23 @@ def _judge(
     if prediction is not None:
         sigma = plan.where.step.sigma
     if prediction is None or sigma is None:
-        return Measurement("guidance", "raw", _pair(error, compare(cond, uncond)))
-    sample = plan.call.sample[block(plan.layout, "cond", plan.rows)]
+        return Measurement("guidance", "raw", _beside(error, compare(cond, uncond)))
+    sample = plan.call.sample
+    if plan.partner is None:
+        sample = sample[block(plan.layout, "cond", plan.rows)]
+    if sample.shape != cond.shape:  # image latents beside the noisy ones, or a learned variance
+        sample, cond, uncond = _latents_of(sample, cond, uncond)
     both = [to_denoised(sample, y, sigma, prediction) for y in (cond, uncond)]
-    return Measurement("guidance", "denoised", _pair(error, compare(*both)))
+    return Measurement("guidance", "denoised", _beside(error, compare(*both)))
 
 
-def _pair(error: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:
+def _latents_of(sample: torch.Tensor, *outputs: torch.Tensor) -> list[torch.Tensor]:
+    """The channels that sample and outputs share: the first ones, as every pipeline lays them."""
+    channels = min(sample.shape[1], outputs[0].shape[1])
+    return [t[:, :channels] for t in (sample, *outputs)]
+
+
+def _beside(error: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:
     return torch.stack([error, compared[:, 1]], 1)  # (B, 2)
 
 

@@ -45,6 +45,10 @@ class Driver(ABC):
         """How the branches lie in this call, or None if the driver cannot know."""
         return None
 
+    def separate(self, backbone: nn.Module) -> bool:
+        """Whether the target may call the backbone once for each branch; asked when attaching."""
+        return False
+
     def guidance_scale(self) -> float | None:
         """The scale that the caller combines the branches with, or None if unknown."""
         return None
@@ -63,6 +67,10 @@ class Driver(ABC):
 
     def opaque(self) -> str | None:
         """Why the guidance gate must stay open here, or None."""
+        return None
+
+    def aside(self) -> str | None:
+        """Why no gate at all may close here, or None."""
         return None
 
     def close(self) -> None:  # noqa: B027  # most drivers hold nothing

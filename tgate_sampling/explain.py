@@ -120,6 +120,7 @@ def _stage(subject: Subject, one: Counted, policy: Policy, steps: int) -> Stage:
     driver = subject.driver
     return Stage(
         name=type(one.model).__name__,
+        adapter=subject.adapter.name,
         sites=find_sites(subject.adapter, one.model, policy),
         answers=one.answers,
         output=subject.adapter.output(one.answers[""]),
@@ -128,7 +129,7 @@ def _stage(subject: Subject, one: Counted, policy: Policy, steps: int) -> Stage:
         layout=LAYOUTS[one.layout],
         evaluations=driver.evaluations(steps) if driver else [1] * steps,
         cost=one.cost,
-        opaque=driver.opaque() if driver else None,
+        opaque=(driver and driver.opaque()) or subject.adapter.opaque(one.model),
     )
 
 

@@ -9,6 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -20,6 +21,7 @@ from tgate_sampling.backbones import adapter_for, find
 from tgate_sampling.carry import Carrier, Plan
 from tgate_sampling.compose import compose as combine
 from tgate_sampling.cost import CostModel
+from tgate_sampling.decision import GATES
 from tgate_sampling.driver import Driver
 from tgate_sampling.errors import (
     AlreadyGatedError,
@@ -29,15 +31,21 @@ from tgate_sampling.errors import (
     OptionError,
     UnsupportedBackboneError,
 )
-from tgate_sampling.hooks import as_hook, ask_for_end, copies_stay_bare
-from tgate_sampling.layout import Layout, as_layout
+from tgate_sampling.hooks import as_hook, ask_for_end, copies_stay_bare, hear_contexts
+from tgate_sampling.layout import SEPARATE, Layout, as_layout
 from tgate_sampling.policy import Policy, choose_policy, describe
 from tgate_sampling.report import Report
 from tgate_sampling.run import Event, Run, StepRecord, choose_filling
 from tgate_sampling.sites import SiteGroup, find_sites
+from tgate_sampling.skip import Skipper
 from tgate_sampling.steps import Outside, Position
 
 T = TypeVar("T")
+
+LATE = (
+    "a call after the run's last one ran ungated: the pipeline makes more calls in its last step "
+    "than its driver knows of"
+)
 
 AUTOGRAD = (
     "a call that needs a gradient ran ungated, since autograd needs the full graph: sample under "
@@ -68,8 +76,9 @@ def gate(
         policy: a policy's name, a policy, or a function of the step. The default needs no number:
             see `tgate_sampling.policy.DEFAULT_POLICY`.
         backbone: the module to gate, where the target holds several.
-        layout: how branches lie in a call's batch ("uncond_first", "cond_first", "single", or
-            the branch of each block of rows); found by itself for pipelines.
+        layout: how branches lie in a call's batch ("uncond_first", "cond_first", "single",
+            "separate" for one call a branch with cond first, or the branch of each block of rows);
+            found by itself for pipelines.
         compose: what else skips work: further policies, by name or as values ("block"), each
             closing gates of its own; or layers of others ("deepcache"), to insist that they are
             active. An active layer is found without being named.
@@ -151,7 +160,17 @@ class Gating:
         self._cost = CostModel(self.adapter.blueprint(self.backbone))
         found = find_sites(self.adapter, self.backbone, policy)
         self._groups = {kind: SiteGroup(kind, sites) for kind, sites in found.items()}
-        self._carrier = Carrier(self.backbone, self._groups, policy, self.filling)
+        self._carrier = Carrier(
+            self.backbone,
+            self._groups,
+            policy,
+            self.filling,
+            negative=self.adapter.negative(self.backbone),
+        )
+        apart = driver.separate(self.backbone) if layout is None else self._layout == SEPARATE
+        self._skipper = Skipper(self.backbone) if apart and "guidance" in policy.gates else None
+        self._context: str | None = None
+        self._ended: object = None
         #: Reports of all runs, oldest first.
         self.runs: list[Report] = []
         #: What happened outside any run.
@@ -292,6 +311,10 @@ class Gating:
                     after, with_kwargs=True, always_call=True
                 ).remove
             )
+            if self._skipper is not None:
+                self._undo.append(self._skipper.detach)
+                self._skipper.attach()
+            self._undo.append(hear_contexts(self.backbone, self._hear))
             self._undo.append(ask_for_end(self.backbone, as_hook(self._pipeline_done)))
             self._undo.append(copies_stay_bare(self.backbone))
         except BaseException:
@@ -327,6 +350,10 @@ class Gating:
 
     # -- one backbone call ----------------------------------------------------------------------
 
+    def _hear(self, context: str | None) -> None:
+        """The caller has named the calls that follow, or stopped naming them."""
+        self._context = context
+
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if module is not self.backbone or torch.compiler.is_compiling():
             return None
@@ -358,12 +385,15 @@ class Gating:
 
     def _narrow(self, args: Any, kwargs: Any) -> Any:
         """Before the forward: find the step, set the sites' modes, cut the rows."""
-        call = self.adapter.read(self.backbone, args, kwargs)
+        call = replace(self.adapter.read(self.backbone, args, kwargs), context=self._context)
         driver = self._drivers[-1]
         where = driver.locate(call)
         if isinstance(where, Outside) or (torch.is_grad_enabled() and call.sample.requires_grad):
             reason = where.reason if isinstance(where, Outside) else AUTOGRAD
             self._stand_aside(reason)
+            return None
+        if self._run is None and where.run is self._ended:
+            self._stand_aside(LATE)
             return None
         self._outside = False
         layout = self._layout or driver.layout(call)
@@ -373,7 +403,12 @@ class Gating:
         self._carrier.set_modes(plan)
         plan.shape = self._cost.remember(args, kwargs, plan.rows)
         self._plan = plan
-        return plan.part and self.adapter.take(args, kwargs, plan.rows, plan.part)
+        if not plan.ran:
+            assert self._skipper is not None  # only pairs can leave a whole call out
+            pattern, output = self._carrier.answer(plan)
+            self._skipper.answer(self.adapter.with_output(pattern, output))
+            return None
+        return plan.part and self.adapter.take(self.backbone, args, kwargs, plan.rows, plan.part)
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
         """After the forward: keep what will be read again, fill in what did not run."""
@@ -388,11 +423,15 @@ class Gating:
         if result is None:  # the forward raised
             self._end(complete=False)
             return None
-        self._carrier.collect(plan)
-        self._carrier.rest()
-        filled = self._carrier.fill(plan, self.adapter.output(result))
+        filled = None
+        if plan.ran:
+            self._carrier.collect(plan)
+            self._carrier.rest()
+            filled = self._carrier.fill(plan, result, self.adapter.output(result))
+        elif self._skipper is not None:
+            self._skipper.rest()
         plan.step.calls.append(plan.record(self.backbone))
-        if plan.where.last:
+        if plan.where.last and self._last_of_step(plan):
             self._end(complete=True)
         return None if filled is None else self.adapter.with_output(result, filled)
 
@@ -409,11 +448,26 @@ class Gating:
             self._end(complete=False)
         if self._run is None:
             self._run = Run(where.run, self.policy, self.filling, self._groups, layout)
+            self._keep_open(self._run)
             self._carrier.begin(compiled=self._drivers[0].compiled(self.backbone))
             manager().notify(self._run.silenced, "tgate_run_started", run=self._run)
         return self._run
 
+    def _keep_open(self, run: Run) -> None:
+        """What the pipeline or the backbone forbids."""
+        driver = self._drivers[-1]
+        if reason := driver.aside():
+            run.keep_open(GATES, f"nothing is gated: {reason}")
+        elif reason := driver.opaque() or self.adapter.opaque(self.backbone):
+            run.keep_open({"guidance"}, f"guidance stays open: {reason}")
+
     # -- the end of a run -----------------------------------------------------------------------
+
+    @staticmethod
+    def _last_of_step(plan: Plan) -> bool:
+        """Whether as many calls have been made as in the evaluation before; one, if none was."""
+        usual = plan.run.usual_call
+        return plan.where.call >= usual if usual is not None else not plan.pairs
 
     @staticmethod
     def _step_finished(run: Run, step: StepRecord) -> None:
@@ -426,11 +480,13 @@ class Gating:
         )
 
     def _end(self, *, complete: bool) -> None:
+        if self._skipper is not None:  # an interrupt may have left an answer nobody fetched
+            self._skipper.rest()
         run, self._run = self._run, None
         if run is None:
             return
         self._carrier.clear()
-        self._plan = None
+        self._plan, self._ended = None, run.token
         report = self._make_report(run, complete=complete)
         run.end()
         self.runs.append(report)
@@ -442,6 +498,7 @@ class Gating:
         return Report(
             policy=describe(self.policy),
             backbone=type(self.backbone).__name__,
+            adapter=self.adapter.name,
             estimator=self.filling.estimator,
             merge=self.filling.merge,
             refresh=self.filling.refresh,

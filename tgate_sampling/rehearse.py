@@ -63,6 +63,7 @@ class Stage:
 
     Args:
         name: the backbone's class.
+        adapter: the name of the one that knows it.
         sites: what may be gated or measured, by kind.
         answers: what they answer, on the meta device.
         output: the backbone's predicted tensor.
@@ -75,6 +76,7 @@ class Stage:
     """
 
     name: str
+    adapter: str
     sites: Mapping[str, Sequence[Site]]
     answers: Mapping[str, Any]
     output: torch.Tensor
@@ -91,7 +93,9 @@ class Stage:
         kinds = {site.name: kind for kind, group in groups.items() for site in group.sites}
         run = _WatchedRun(object(), policy, filling, groups, self.layout)
         run.kinds = kinds
-        carrier, driver = Carrier(root, groups, policy, filling), _Still(self.opaque)
+        if self.opaque is not None:
+            run.keep_open({"guidance"}, f"guidance stays open: {self.opaque}")
+        carrier, driver = Carrier(root, groups, policy, filling), _Still(None)
         carrier.begin(compiled=False)
         for where in self._positions(run.token):
             step = run.enter(where, lambda _: None)
@@ -100,7 +104,7 @@ class Stage:
             plan.shape = self.shape
             output: torch.Tensor = root(plan.ran)
             carrier.collect(plan)
-            carrier.fill(plan, output)
+            carrier.fill(plan, output, output)
             step.calls.append(plan.record(root))
             run.measured.clear()  # without memory there is nothing to read
         report = self._report(run, filling)
@@ -138,6 +142,7 @@ class Stage:
         return Report(
             policy=describe(run.policy),
             backbone=self.name,
+            adapter=self.adapter,
             estimator=filling.estimator,
             merge=filling.merge,
             refresh=filling.refresh,
@@ -158,15 +163,8 @@ def _block_of(name: str, blocks: Sequence[str]) -> str:
 class _Still(Driver):
     """A driver of a run in which nothing moves."""
 
-    def __init__(self, opaque: str | None) -> None:
-        super().__init__(None)
-        self._opaque = opaque
-
     def locate(self, call: Call) -> Outside:
         return Outside("a rehearsal says itself where it stands")
-
-    def opaque(self) -> str | None:
-        return self._opaque
 
 
 class _WatchedRun(Run):
@@ -193,7 +191,7 @@ def held_by_gate(cache: Cache, kinds: Mapping[str, str]) -> dict[str, int]:
     for slot in cache.slots.values():
         for name, kept in slot.kept.items():
             tensors[kinds[name]] += tensors_in(kept.value)
-        for look in slot.looks:
+        for look in (x for looks in slot.looks.values() for x in looks):
             tensors["guidance"] += tensors_in((look.delta, look.cond))
     return {gate: bytes_behind(held) for gate, held in tensors.items()}
 

@@ -39,6 +39,7 @@ class Report:
     Args:
         policy: in one line.
         backbone: its class.
+        adapter: the one that knows it; "generic" found its sites by rule.
         estimator, merge, refresh: how closed gates were filled.
         steps: what each step decided and did.
         events: what was computed in full for want of knowledge, and other news.
@@ -50,6 +51,7 @@ class Report:
 
     policy: str
     backbone: str
+    adapter: str
     estimator: str
     merge: str
     refresh: int | None
@@ -109,7 +111,8 @@ class Report:
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        head = f"{self.policy} on {self.backbone}: {len(self.steps)} steps, {self.seconds:.2f} s"
+        backbone = f"{self.backbone} ({self.adapter})" if self.adapter else self.backbone
+        head = f"{self.policy} on {backbone}: {len(self.steps)} steps, {self.seconds:.2f} s"
         lines = [head if self.complete else f"{head} (the run did not reach its end)"]
         if self.steps:
             ran, asked = self.rows
@@ -133,6 +136,7 @@ class Report:
         return {
             "policy": self.policy,
             "backbone": self.backbone,
+            "adapter": self.adapter,
             "estimator": self.estimator,
             "merge": self.merge,
             "refresh": self.refresh,

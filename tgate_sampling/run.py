@@ -12,7 +12,7 @@ from tgate_sampling.decision import GATES, Answer, Decision, as_decision, check_
 from tgate_sampling.errors import OptionError, PolicyError, TGateError
 from tgate_sampling.few_steps import kept_open
 from tgate_sampling.guidance import ESTIMATORS
-from tgate_sampling.layout import Layout, has_guidance
+from tgate_sampling.layout import SEPARATE, Layout, has_guidance
 from tgate_sampling.policy import Decider, Policy, describe
 from tgate_sampling.settle import Past, passed, settle, settle_all, to_store
 from tgate_sampling.signals import Measurement, Signals, read
@@ -118,6 +118,11 @@ class Run:
         self.events: list[Event] = []
         self.silenced: set[object] = set()
         self.measured: list[Measurement] = []
+        #: Whether an uncond call with its cond call before it was met.
+        self.paired = False
+        #: Number of the last call in the evaluation before this one, once there was one.
+        self.usual_call: int | None = None
+        self._latest_call = -1
         #: Those that looks must serve; a plan's are known before it starts.
         self.estimators = {filling.estimator}
         self.started = time.perf_counter()
@@ -128,9 +133,9 @@ class Run:
         self._plan: list[Decision] | None = None
         self._store: list[frozenset[str]] = []
         self._news: dict[str, str] = {}  # to be noted once the step they belong to has begun
-        if "guidance" in self.gates and layout is not None and not has_guidance(layout):
-            self.gates -= {"guidance"}
-            self._news["guidance"] = nothing_to_close(layout)
+        self._separate = layout == SEPARATE
+        if layout is not None and not has_guidance(layout):
+            self.keep_open({"guidance"}, nothing_to_close(layout))
 
     @property
     def step(self) -> StepRecord | None:
@@ -155,11 +160,16 @@ class Run:
             position: where the call stands.
             finished: told about the step before, when a new one begins.
         """
+        if position.call == 0 and self._latest_call >= 0:
+            self.usual_call = self._latest_call
+        self._latest_call = position.call
         current = self.step
         if current is not None and current.index == position.step.index:
             current.evaluations = max(current.evaluations, position.step.evaluation + 1)
             return current
         if current is not None:
+            if self._separate and not self.paired:
+                self.keep_open({"guidance"}, nothing_to_close(("cond",)))
             self._past = passed(self._past, current.decision, index=current.index)
             finished(current)
         decision, stored = self._next(position)
@@ -167,6 +177,15 @@ class Run:
         while self._news:
             self.note(*self._news.popitem())
         return self.steps[-1]
+
+    def keep_open(self, gates: Collection[str], reason: str) -> None:
+        """For the rest of this run these gates are not there, for a reason that the report says."""
+        if not self.gates & set(gates):
+            return
+        self.gates -= set(gates)
+        self._news[next(iter(gates)) if len(gates) == 1 else "aside"] = reason
+        if self._plan is not None:
+            self._plan = [d.without(gates, d.reason) for d in self._plan]
 
     def _next(self, position: Position) -> tuple[Decision, frozenset[str]]:
         step = position.step

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from tgate_sampling._manager import manager
-from tgate_sampling.backbones import adapter_for, unwrap
+from tgate_sampling.backbones import ANY, adapter_for, known, unwrap
 from tgate_sampling.errors import NoRunError, OptionError, UnsupportedBackboneError
 from tgate_sampling.gating import active_gating, gate
 from tgate_sampling.policy import RESERVED, Policy, get_policy
@@ -160,18 +160,17 @@ def find_backbone(model: Any) -> nn.Module:
         UnsupportedBackboneError: there is none, or more than one; pass `backbone=`.
     """
     found: dict[int, nn.Module] = {}
+    inside: set[int] = set()  # parts of a backbone may look like one themselves
     for module in _modules(model):
-        try:
-            adapter_for(module)
-        except UnsupportedBackboneError:
-            continue
-        found.setdefault(id(module), module)
+        if id(module) not in inside and known(module):
+            found.setdefault(id(module), module)
+            inside |= {id(part) for part in module.modules()}
     if len(found) == 1:
         return next(iter(found.values()))
-    known = ", ".join(m for e in manager().adapters.entries() for m in e.models)
+    models = ", ".join(m for e in manager().adapters.entries() for m in e.models if m != ANY)
     what = f"{len(found)} backbones" if found else "no backbone"
     raise UnsupportedBackboneError(
-        f"{what} found inside {type(model).__name__} (known: {known}): pass "
+        f"{what} found inside {type(model).__name__} (known: {models}): pass "
         "wrap_sampler(..., backbone=unet)."
     )
 

@@ -19,6 +19,7 @@ from torch import nn
 from tgate_sampling.adapter import Adapter, Site
 from tgate_sampling.decision import GATES, Mode
 from tgate_sampling.errors import OptionError
+from tgate_sampling.hooks import blank
 from tgate_sampling.layout import map_tensors
 from tgate_sampling.policy import Policy
 
@@ -45,7 +46,7 @@ def gated_class(base: type[nn.Module], *, copies: bool = False) -> type[nn.Modul
     def reduce(self: Any, protocol: Any) -> Any:
         # A copy or a pickle of a gated model is an ordinary model.
         state = {k: v for k, v in self.__dict__.items() if not k.startswith("_tgate_")}
-        return (_blank, (base,), state)
+        return (blank, (base,), state)
 
     namespace = {
         "__call__": call,
@@ -61,10 +62,6 @@ def gated_class(base: type[nn.Module], *, copies: bool = False) -> type[nn.Modul
 
 def _as_it_is(value: Any) -> Any:
     return value
-
-
-def _blank(base: type[nn.Module]) -> nn.Module:
-    return base.__new__(base)
 
 
 class SiteGroup:

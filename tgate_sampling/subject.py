@@ -14,7 +14,7 @@ from torch import nn
 
 from tgate_sampling._manager import manager
 from tgate_sampling.adapter import Adapter, Call
-from tgate_sampling.backbones import adapter_for, find
+from tgate_sampling.backbones import ANY, adapter_for, find
 from tgate_sampling.cost import CostModel
 from tgate_sampling.driver import Driver
 from tgate_sampling.errors import UnsupportedBackboneError, nearest
@@ -75,7 +75,7 @@ def subject_of(target: Any, backbone: nn.Module | None) -> Subject:
 
 def _of_config(config: Mapping[str, Any]) -> Subject:
     name = str(config.get("_class_name"))
-    by_model = {m: e.value for e in manager().adapters.entries() for m in e.models}
+    by_model = {m: e.value for e in manager().adapters.entries() for m in e.models if m != ANY}
     if name not in by_model:
         raise UnsupportedBackboneError(
             f"no adapter knows a backbone of _class_name {name!r}. {nearest(name, by_model)}"
@@ -97,7 +97,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     Raises:
         UnsupportedBackboneError: there is none that an adapter knows.
     """
-    known = {m for e in manager().adapters.entries() for m in e.models}
+    known = {m for e in manager().adapters.entries() for m in e.models if m != ANY}
     for path in (folder / "config.json", *sorted(folder.glob("*/config.json"))):
         if path.is_file():
             config: Mapping[str, Any] = json.loads(path.read_text())

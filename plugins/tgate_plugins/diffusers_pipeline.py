@@ -1,8 +1,9 @@
 """Any diffusers pipeline: the clock is read from its scheduler, late, and nothing is patched.
 
-`scheduler.timesteps` is a new tensor in each run, so its identity is the run; a pipeline passes the
-backbone a view of one of its elements, so the view's storage offset is the raw index, without a
-device synchronisation. A timestep that is no such view belongs to somebody else.
+`scheduler.timesteps` is a new tensor in each run, so its identity is the run. Most pipelines pass
+the backbone a view of one of its elements, and the view's storage offset is the raw index, without
+a device synchronisation. The others (flow matching) pass a new tensor that was computed from it:
+there the scheduler's own `step_index` tells, and the call must come from this very pipeline.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from tgate_plugins import pipeline_layouts
 from tgate_sampling.adapter import Call
 from tgate_sampling.backbones import adapter_for, unwrap
 from tgate_sampling.driver import Driver
 from tgate_sampling.errors import UnsupportedBackboneError
 from tgate_sampling.hookspecs import RegisterDriver, hookimpl
-from tgate_sampling.layout import LAYOUTS, Layout
-from tgate_sampling.steps import Noise, Outside, Position, StepContext
+from tgate_sampling.layout import LAYOUTS, SEPARATE, SINGLE, Layout
+from tgate_sampling.steps import Noise, Outside, Position, StepContext, first_value
 
 #: Where pipelines keep the module that is called at each evaluation.
 COMPONENTS = ("unet", "transformer", "prior", "denoiser")
+
+#: Schedulers whose `prediction_type` is read in other parameters than sqrt(a) x0 + sqrt(1 - a) n.
+OTHER_PARAMETERS = ("EDM", "CosineDPM", "FlowMatch")
 
 FOREIGN = (
     "a call that another pipeline or loop made on the same backbone ran ungated: attach the gating "
@@ -46,7 +51,8 @@ class PipelineDriver(Driver):
         self._first = self._raw = self._call = 0
         self._token = object()
         self._levels = Levels(None)
-        self._probed: tuple[object, Layout] | None = None
+        self._layouts: tuple[object, Layout | None] | None = None
+        self._rows = 0
 
     @classmethod
     def matches(cls, target: Any) -> bool:
@@ -69,12 +75,18 @@ class PipelineDriver(Driver):
         scheduler = getattr(pipe, "scheduler", None)
         timesteps = getattr(scheduler, "timesteps", None)
         raw = raw_index(call.timestep, timesteps)
+        if pipe is not None and raw is None and running_pipeline(pipe) is pipe:
+            raw = index_of(scheduler, call.timestep)
         if pipe is None or raw is None:
             return Outside(FOREIGN)
         if timesteps is not self._timesteps or raw < self._raw:
-            if _another_is_running(pipe):
+            # `from_pipe` and `**pipe.components` share the scheduler too, so that its timesteps
+            # cannot tell the pipelines apart, and this one's settings say nothing of the other's.
+            caller = running_pipeline(pipe)
+            if caller is not None and caller is not pipe:
                 return Outside(FOREIGN)
             self._timesteps, self._token = timesteps, object()
+            self._rows = call.sample.shape[0]
             self._first, self._raw, self._call = raw, raw, 0
             self._levels = Levels(scheduler)
         elif raw == self._raw:
@@ -100,26 +112,54 @@ class PipelineDriver(Driver):
         )
 
     def layout(self, call: Call) -> Layout | None:
-        guided = getattr_quietly(self._pipe(), "do_classifier_free_guidance")
-        if isinstance(guided, bool):
-            return LAYOUTS["uncond_first" if guided else "single"]
-        return self._probe(call)
+        if call.context not in (None, "cond_uncond"):
+            return SINGLE if self._guided() is False else SEPARATE
+        if self._layouts is None or self._layouts[0] is not self._token:
+            self._layouts = (self._token, self._find_layout(call))
+        # A further call of the same step with other rows is a variation of cond (skip-layer
+        # guidance), not a pair.
+        other = self._layouts[1] != SEPARATE and call.sample.shape[0] != self._rows
+        return SINGLE if self._call and other else self._layouts[1]
 
-    def _probe(self, call: Call) -> Layout:
-        """Compare the halves of the batch, once a run: the only synchronisation of this driver."""
-        if self._probed is None or self._probed[0] is not self._token:
-            sample = call.sample if call.sample.shape[0] % 2 == 0 else None
-            doubled = sample is not None and torch.equal(*sample.chunk(2))
-            self._probed = (self._token, LAYOUTS["uncond_first" if doubled else "single"])
-        return self._probed[1]
+    def _find_layout(self, call: Call) -> Layout | None:
+        pipe = self._pipe()
+        if (guider := getattr_quietly(pipe, "guider")) is not None:
+            pair = "pred_uncond" in (getattr_quietly(guider, "_input_predictions") or ())
+            return SEPARATE if pair else SINGLE
+        guided, known = self._guided(), pipeline_layouts.known_layout(pipe)
+        if guided is False:
+            return SINGLE
+        if known is not None and (guided or known == SEPARATE):
+            return known
+        order = known or LAYOUTS["uncond_first"]
+        if equal_parts(call, len(order)):
+            return order
+        return None if guided else SINGLE
+
+    def _guided(self) -> bool | None:
+        """Whether the pipeline says that it guides; SVD says so in a tensor."""
+        guided = getattr_quietly(self._pipe(), "do_classifier_free_guidance")
+        return None if guided is None else bool(guided)
+
+    def separate(self, backbone: nn.Module) -> bool:
+        pipe = self._pipe()
+        known = pipeline_layouts.known_layout(pipe) == SEPARATE
+        return known or hasattr(pipe, "guider") or hasattr(backbone, "cache_context")
 
     def guidance_scale(self) -> float | None:
-        scale = getattr_quietly(self._pipe(), "guidance_scale")
+        pipe = self._pipe()
+        if type(pipe).__name__.startswith(pipeline_layouts.EMBEDDED):
+            return None
+        scale = getattr_quietly(pipe, "guidance_scale")
+        if isinstance(scale, torch.Tensor):  # one for each frame, on the host (SVD)
+            return float(scale.max())
         return float(scale) if isinstance(scale, (int, float)) else None
 
     def prediction_type(self) -> str | None:
-        config = getattr(getattr(self._pipe(), "scheduler", None), "config", None)
-        found: str | None = getattr_quietly(config, "prediction_type")
+        scheduler = getattr(self._pipe(), "scheduler", None)
+        if type(scheduler).__name__.startswith(OTHER_PARAMETERS):
+            return None
+        found: str | None = getattr_quietly(getattr(scheduler, "config", None), "prediction_type")
         return found if found in ("epsilon", "v_prediction", "sample") else None
 
     def compiled(self, backbone: nn.Module) -> bool:
@@ -140,12 +180,10 @@ class PipelineDriver(Driver):
         pipe = self._pipe()
         if getattr_quietly(pipe, "do_perturbed_attention_guidance"):
             return "perturbed-attention guidance adds a branch that cannot be estimated"
-        name = type(pipe).__name__
-        if "SAG" in name:
-            return f"{name} reads the attention maps of both branches"
-        if any(part in name for part in ("InstructPix2Pix", "LEdits", "Semantic")):
-            return f"{name} combines more than two branches"
-        return None
+        return pipeline_layouts.opaque(pipe)
+
+    def aside(self) -> str | None:
+        return pipeline_layouts.aside(self._pipe())
 
     def close(self) -> None:
         self._timesteps = None
@@ -224,19 +262,42 @@ class Levels:
         return self._sigma_list[raw]
 
 
-def _another_is_running(pipe: Any) -> bool:
-    """Whether the nearest pipeline among our callers is not `pipe`.
-
-    `from_pipe` and `**pipe.components` share the scheduler too, so that its timesteps cannot tell
-    the pipelines apart; and this one's settings say nothing about the other's batch.
-    """
+def running_pipeline(pipe: Any) -> Any:
+    """The nearest pipeline among our callers: `pipe`, another one, or None."""
     frame = sys._getframe(1)
     while frame := frame.f_back:  # type: ignore[assignment]
         if frame.f_code.co_name == "__call__":
             owner = frame.f_locals.get("self")
-            if PipelineDriver.matches(owner):
-                return owner is not pipe
-    return False
+            if owner is pipe or PipelineDriver.matches(owner):
+                return owner
+    return None
+
+
+def index_of(scheduler: Any, timestep: Any) -> int | None:
+    """The raw index of the call a pipeline is about to make, where its timestep is no view.
+
+    `step_index` says which step comes next, and is None before the first; a scheduler without one
+    (DDIM, DDPM) is asked by value, since its timesteps are unique. None where nothing fits.
+    """
+    count = len(scheduler.timesteps)
+    if hasattr(scheduler, "step_index"):
+        index = scheduler.step_index
+        index = (getattr(scheduler, "begin_index", None) or 0) if index is None else index
+        return int(index) if index < count else None
+    value = first_value(timestep)
+    found = [i for i, t in enumerate(scheduler.timesteps.tolist()) if float(t) == value]
+    return found[0] if len(found) == 1 else None
+
+
+def equal_parts(call: Call, parts: int) -> bool:
+    """Whether all equal parts of a batch hold the same latents: waits for the device once."""
+    sample = call.sample
+    if sample.shape[0] % parts:
+        return False
+    if call.latent_channels is not None:
+        sample = sample[:, : call.latent_channels]
+    first, *others = sample.chunk(parts)
+    return all(torch.equal(first, other) for other in others)
 
 
 def getattr_quietly(target: Any, name: str) -> Any:

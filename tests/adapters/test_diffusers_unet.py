@@ -11,7 +11,8 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 import tgate_sampling as tg
-from tgate_adapters.diffusers_unet import UNetAdapter, site_kind
+from tgate_adapters._sites import site_kind
+from tgate_adapters.diffusers_unet import UNetAdapter
 from tgate_sampling.testing import tiny_unet, unet_inputs
 
 TIMES = [901, 601, 301, 1]

@@ -112,7 +112,7 @@ class Shadow:
         if run is None or not self._looks or not run.cache.slots:
             return
         estimator = ESTIMATORS[run.step.decision.estimator or self._gating.filling.estimator]
-        kept = [look.delta for look in run.cache.slots[0].looks][-estimator.memory or 9 :]
+        kept = [look.delta for look in run.cache.slots[0].looks["uncond"]][-estimator.memory or 9 :]
         for found, truth in zip(reversed(kept), reversed(self._looks), strict=False):
             assert torch.equal(found, truth)
             self.reads += 1

@@ -94,7 +94,7 @@ def test_a_slot_drops_everything_when_the_call_changes(other: torch.Tensor) -> N
     slot = Slot()
     assert slot.admit(signature(torch.zeros(4, 4, 8, 8), 2)) is False
     slot.keep("site", ROWS, BOTH)
-    slot.looks.append(Look(ROWS))
+    slot.looks["uncond"].append(Look(ROWS))
     assert slot.admit(signature(torch.zeros(4, 4, 8, 8), 2)) is False
     assert slot.fit("site", BOTH, "cond") is ROWS
     assert slot.admit(signature(other, 2)) is True
@@ -131,7 +131,7 @@ def test_bytes_count_each_storage_once() -> None:
     rows = torch.zeros(4, 8)
     cache.slot(0).keep("a", rows, BOTH)
     cache.slot(0).keep("b", rows[2:], ("cond",))
-    cache.slot(1).looks.append(Look(torch.zeros(2, 8), cond=torch.zeros(2, 8)))
+    cache.slot(1).looks["uncond"].append(Look(torch.zeros(2, 8), cond=torch.zeros(2, 8)))
     assert cache.bytes == (4 * 8 + 2 * 8 + 2 * 8) * 4
     cache.clear()
     assert cache.bytes == 0

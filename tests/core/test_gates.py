@@ -137,18 +137,33 @@ def test_labels_may_be_spelt_out(kit: Any) -> None:
     assert same(named, spelt) == [True] * STEPS
 
 
-def test_three_branches_keep_guidance_and_attention_still_closes(kit: Any) -> None:
-    """A layout of more than cond and uncond is never narrowed."""
+THREE = ("cond", "image", "uncond")
+
+
+def test_of_three_branches_each_has_a_delta_of_its_own(kit: Any) -> None:
+    """InstructPix2Pix: past the gate cond runs, and both others keep their distance to it."""
+    outputs, unet, gating = gated(
+        kit, "fixed_step", layout=THREE, rows=6, gate_step=GATE, gates=("guidance",)
+    )
+    assert unet.rows == [6] * GATE + [2] * (STEPS - GATE)
+    last = outputs[GATE - 1].chunk(3)
+    for output in outputs[GATE:]:
+        cond, image, uncond = output.chunk(3)
+        assert torch.equal(image, cond - (last[0] - last[1]))
+        assert torch.equal(uncond, cond - (last[0] - last[2]))
+    assert not torch.equal(last[1], last[2])
+    assert gating.report.rows == (6 * GATE + 2 * (STEPS - GATE), 36)
+
+
+def test_a_perturbed_branch_keeps_guidance_open_and_attention_still_closes(kit: Any) -> None:
+    """PAG's rows are perturbed by their place in the batch: nothing is narrowed."""
     _, unet, gating = gated(
-        kit,
-        "fixed_step",
-        layout=("cond", "image", "uncond"),  # type: ignore[arg-type]
-        rows=6,
-        gate_step=GATE,
+        kit, "fixed_step", layout=("uncond", "cond", "perturbed"), rows=6, gate_step=GATE
     )
     assert unet.rows == [6] * STEPS
     assert unet.cross.calls == GATE
-    assert gating.report.rows == (36, 36)
+    assert [e.kind for e in gating.report.events] == ["guidance"]
+    assert "guidance" not in gating.report.closed
 
 
 # -- attention ----------------------------------------------------------------------------------

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from tgate_sampling.errors import OptionError
-from tgate_sampling.layout import as_layout, block, has_guidance, take_rows, tensors_in
+from tgate_sampling.layout import (
+    SEPARATE,
+    as_layout,
+    block,
+    has_guidance,
+    in_call,
+    take_rows,
+    tensors_in,
+)
 
 
 class Pair(NamedTuple):
@@ -55,14 +63,36 @@ def test_a_wrong_layout_is_one_sentence(value: Any, says: str) -> None:
         (("uncond", "cond"), True),
         (("cond", "uncond"), True),
         (("cond",), False),
-        (("cond", "image", "uncond"), False),
+        (("uncond",), False),
+        (("cond", "image", "uncond"), True),
+        (("uncond", "cond", "perturbed"), False),
+        (SEPARATE, True),
     ],
 )
-def test_a_guidance_gate_needs_exactly_two_branches(
+def test_a_guidance_gate_needs_branches_that_can_be_estimated(
     layout: tuple[str, ...], expected: bool
 ) -> None:
-    """cond and uncond, in either order, and nothing else."""
+    """cond and beside it uncond, or InstructPix2Pix's image, in any order; nothing perturbed."""
     assert has_guidance(layout) is expected
+
+
+@pytest.mark.parametrize(
+    ("layout", "number", "context", "expected"),
+    [
+        (("uncond", "cond"), 1, "cond", ("uncond", "cond")),
+        (SEPARATE, 0, None, ("cond",)),
+        (SEPARATE, 1, None, ("uncond",)),
+        (SEPARATE, 2, None, ("cond",)),
+        (SEPARATE, 1, "pred_cond", ("cond",)),
+        (SEPARATE, 0, "pred_uncond", ("uncond",)),
+        (SEPARATE, 1, "uncond_stg", ("other",)),
+    ],
+)
+def test_a_call_of_its_own_carries_one_branch(
+    layout: tuple[str, ...], number: int, context: str | None, expected: tuple[str, ...]
+) -> None:
+    """By the caller's name for it where there is one, else cond first."""
+    assert in_call(layout, number, context) == expected
 
 
 @pytest.mark.parametrize("per_branch", [1, 3])
