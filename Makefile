@@ -4,6 +4,8 @@
 #   make lint    ruff, mypy --strict, import contracts
 #   make bench   what gating costs and saves in single forwards, in pairs
 #   make quality what gating costs in pictures: rewrites docs/quality.md (half an hour)
+#   make docs    the site, offline, into site/; docs-generate rewrites the tables that are made from
+#                the code, docs-check fails where they are behind
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,16 +15,16 @@ export OMP_NUM_THREADS ?= 1
 # Nothing here needs a network at run time.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint bench quality fix clean
+.PHONY: demo test lint bench quality docs docs-generate docs-check fix clean
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	# The constraint keeps a CPU build of torch; without it another package may pull several GB.
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[cli,diffusers,kdiffusion]' --group test --group lint
-	# --no-deps: both packages pin old companions (docs/k-diffusion.md).
-	$(BIN)/pip install --quiet --no-deps k-diffusion==0.1.1.post1 DeepCache==0.1.1
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[cli,diffusers,kdiffusion]' --group test --group lint --group docs
+	# --no-deps: these packages pin old companions (docs/k-diffusion.md).
+	$(BIN)/pip install --quiet --no-deps k-diffusion==0.1.1.post1 DeepCache==0.1.1 tgate==1.0.0
 	touch $@
 
 demo: $(VENV)/.stamp
@@ -37,6 +39,21 @@ lint: $(VENV)/.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Every page may hold generated tables; one without any passes through as it is.
+COG := $(BIN)/cog -I docs --verbosity=1
+PAGES = $(wildcard docs/*.md docs/*/*.md)
+
+# Not --quiet: it drops the warnings that --strict counts.
+docs: $(VENV)/.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html"
+
+docs-generate: $(VENV)/.stamp
+	$(COG) -r $(PAGES)
+
+docs-check: $(VENV)/.stamp
+	@$(COG) --check --diff $(PAGES) || { echo "behind the code: make docs-generate"; exit 1; }
+
 quality: $(VENV)/.stamp
 	$(BIN)/python tests/bench/quality.py $(ARGS)
 
@@ -48,4 +65,4 @@ fix: $(VENV)/.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) out site .mypy_cache .ruff_cache .pytest_cache

@@ -12,6 +12,28 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent / "golden"
 
+#: The families that were recorded.
+FAMILIES = ("sd", "sdxl", "pixart_alpha")
+
+#: Parts a pipeline is made without: text goes in as embeddings, and latents come out.
+ABSENT: dict[str, dict[str, Any]] = {
+    "StableDiffusionPipeline": {
+        "text_encoder": None,
+        "tokenizer": None,
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    },
+    "StableDiffusionXLPipeline": {
+        "text_encoder": None,
+        "text_encoder_2": None,
+        "tokenizer": None,
+        "tokenizer_2": None,
+        "add_watermarker": False,
+    },
+    "PixArtAlphaPipeline": {"text_encoder": None, "tokenizer": None},
+}
+
 
 class Golden:
     """One family of recorded cases: tiny random pipelines, float16-lossless weights, 25 steps."""
@@ -25,17 +47,15 @@ class Golden:
         self._inputs = load_file(self.folder / "inputs.safetensors")
 
     def pipeline(self, scheduler: str) -> Any:
-        """A fresh StableDiffusionPipeline with the recorded weights."""
+        """A fresh pipeline of the family, with the recorded weights."""
         name, config = self.config["schedulers"][scheduler]
-        pipe = diffusers.StableDiffusionPipeline(
-            vae=self._model("vae", diffusers.AutoencoderKL),
-            text_encoder=None,
-            tokenizer=None,
-            unet=self._model("denoiser", diffusers.UNet2DConditionModel, prefix="net"),
+        kind = self.config["pipeline"]
+        denoiser = self._model("denoiser", prefix="net")
+        pipe = getattr(diffusers, kind)(
+            vae=self._model("vae"),
             scheduler=getattr(diffusers, name)(**config),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
+            **{self.config["denoiser_attr"]: denoiser},
+            **ABSENT[kind],
         )
         pipe.set_progress_bar_config(disable=True)
         return pipe
@@ -49,18 +69,22 @@ class Golden:
             if key.split("/", 1)[0] == case["inputs"]
         }
         generator = torch.Generator().manual_seed(self.config["generator_seed"])
-        out = pipe(**tensors, **settings, output_type="latent", generator=generator)
+        out = pipe(**tensors, **_with_tuples(settings), output_type="latent", generator=generator)
         latents: torch.Tensor = out.images
         return latents
 
-    def _model(self, key: str, made: Any, prefix: str | None = None) -> Any:
-        config = self.config[f"{key}_config"]
-        model = made(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+    def _model(self, key: str, prefix: str | None = None) -> Any:
+        made = getattr(diffusers, self.config[f"{key}_class"])
+        model = made(**_with_tuples(self.config[f"{key}_config"]))
         start = f"{prefix or key}."
         found = {k: v for k, v in self._weights.items() if k.startswith(start)}
-        state = {k.removeprefix(start): v.float() for k, v in found.items()}
-        model.load_state_dict(state)
+        model.load_state_dict({k.removeprefix(start): v.float() for k, v in found.items()})
         return model.eval()
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """What JSON made lists of, as it was."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def relative_l2(a: torch.Tensor, b: torch.Tensor) -> float:

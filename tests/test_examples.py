@@ -14,9 +14,9 @@ FOLDER = Path(__file__).parents[1] / "docs" / "examples"
 
 #: A line of each script's output, as a pattern.
 LINES = {
-    "register_policy.py": r"second_half on UNet2DConditionModel: \d+ steps",
-    "k_diffusion_sampler.py": r"interleave\(\) on UNet2DConditionModel: 20 steps",
-    "deepcache_custom_loop.py": r"interleave\(\) \+ block\(\) on UNet2DConditionModel: 20 steps",
+    "register_policy.py": r"second_half on UNet2DConditionModel \(diffusers-unet\): \d+ steps",
+    "k_diffusion_sampler.py": r"interleave\(\) on UNet2DConditionModel \(diffusers-unet\): 20 steps",
+    "deepcache_custom_loop.py": r"interleave\(\) \+ block\(\) on UNet2DConditionModel \(diffusers-unet\): 20 steps",
 }
 
 #: Runs scripts where the zoo's models, k-diffusion and DeepCache shall be missing.

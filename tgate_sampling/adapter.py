@@ -62,6 +62,10 @@ class Adapter:
     sample: ClassVar[str] = "sample"
     timestep: ClassVar[str] = "timestep"
 
+    def arguments(self, backbone: nn.Module) -> tuple[str, str]:
+        """The names that this backbone's sample and timestep have as keywords."""
+        return self.sample, self.timestep
+
     def sites(self, backbone: nn.Module) -> Sequence[Site]:
         """Every gateable attention module, in `named_modules()` order."""
         raise NotImplementedError(f"{type(self).__name__} must define sites(backbone)")

@@ -37,6 +37,11 @@ from tgate_sampling.signals import Measurement, compare
 from tgate_sampling.sites import SiteGroup
 from tgate_sampling.steps import Position
 
+UNKNOWN_LAYOUT = (
+    "the layout of the branches is unknown, so guidance stays open: pass layout='uncond_first' (or "
+    "'cond_first', 'separate', 'single')"
+)
+
 
 @dataclass(frozen=True)
 class Partner:
@@ -227,14 +232,11 @@ class Carrier:
         rows = call.sample.shape[0]
         if layout is not None and rows % len(layout) == 0:
             return layout
-        if "guidance" in run.gates:
-            run.note(
-                "layout",
-                "the layout of the branches is unknown, so guidance stays open: pass "
-                "layout='uncond_first' (or 'cond_first', 'single')"
-                if layout is None
-                else f"{rows} rows do not split into {'/'.join(layout)}: guidance stays open",
-            )
+        if layout is None:
+            run.keep_open({"guidance"}, UNKNOWN_LAYOUT, kind="layout")
+        elif "guidance" in run.gates:
+            split = f"{rows} rows do not split into {'/'.join(layout)}"
+            run.note("layout", f"{split}: guidance stays open")
         return SINGLE
 
     def _can_estimate(self, plan: Plan) -> bool:
@@ -370,10 +372,11 @@ class Carrier:
     def _check_outputs(self, plan: Plan, result: Any) -> None:
         """Of several predictions in one result only the first could be estimated."""
         if row_wise(result, plan.rows) > 1:
+            name = type(self.backbone).__name__
             plan.run.keep_open(
                 {"guidance"},
-                f"guidance stays open: {type(self.backbone).__name__} returns several predictions, "
-                "and one could be estimated",
+                f"guidance stays open: {name} returns several predictions, and one could be "
+                "estimated",
             )
 
     def _look(self, plan: Plan, served: Sequence[Estimator], output: torch.Tensor) -> None:

@@ -457,7 +457,7 @@ class Gating:
         """What the pipeline or the backbone forbids."""
         driver = self._drivers[-1]
         if reason := driver.aside():
-            run.keep_open(GATES, f"nothing is gated: {reason}")
+            run.keep_open(GATES, f"nothing is gated: {reason}", kind="aside")
         elif reason := driver.opaque() or self.adapter.opaque(self.backbone):
             run.keep_open({"guidance"}, f"guidance stays open: {reason}")
 

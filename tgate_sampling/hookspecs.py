@@ -65,7 +65,8 @@ def tgate_register_adapters(register: RegisterAdapter) -> None:
 
     Args:
         register: `register("diffusers-unet", UNetAdapter, models=("UNet2DConditionModel",))`;
-            models are class names, looked up along a backbone's bases, so nothing is imported.
+            models are class names, looked up along a backbone's bases, so nothing is imported;
+            `("*",)` is asked last, for a backbone that nobody names (`Adapter.suits`).
     """
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, TypeAlias, overload
@@ -92,6 +93,13 @@ class FunctionPolicy(Policy):
     def __call__(self, *args: Any) -> Answer:
         return self.function(*args)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # `@policy` has taken the function's name, by which pickle would look the function up.
+        where = self.function.__module__, self.function.__qualname__
+        if _by_name(*where) is self:
+            return _by_name, where
+        return FunctionPolicy, (self.function, self.name, self.gates, self.signals)
+
     def decide(self, step: StepContext, signals: Signals) -> Answer:
         return self.function(*(step, signals)[: self._arity])
 
@@ -100,6 +108,11 @@ class FunctionPolicy(Policy):
         # A default is the function's own: `lambda step, gate=5: step.index >= gate`.
         parameters = inspect.signature(self.function).parameters.values()
         return sum(p.default is p.empty or p.name == "signals" for p in parameters)
+
+
+def _by_name(module: str, name: str) -> Any:
+    """What a module holds under a name; None where it is nested or gone."""
+    return getattr(importlib.import_module(module), name, None)
 
 
 @overload

@@ -178,12 +178,15 @@ class Run:
             self.note(*self._news.popitem())
         return self.steps[-1]
 
-    def keep_open(self, gates: Collection[str], reason: str) -> None:
+    def keep_open(self, gates: Collection[str], reason: str, *, kind: str = "guidance") -> None:
         """For the rest of this run these gates are not there, for a reason that the report says."""
         if not self.gates & set(gates):
             return
         self.gates -= set(gates)
-        self._news[next(iter(gates)) if len(gates) == 1 else "aside"] = reason
+        if self.step is None:
+            self._news[kind] = reason
+        else:
+            self.note(kind, reason)
         if self._plan is not None:
             self._plan = [d.without(gates, d.reason) for d in self._plan]
 

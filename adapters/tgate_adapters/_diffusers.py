@@ -47,6 +47,10 @@ class DiffusersAdapter(Adapter):
         names = (made.__name__ for made in type(backbone).__mro__)
         return next(self.table[name] for name in names if name in self.table)
 
+    def arguments(self, backbone: nn.Module) -> tuple[str, str]:
+        about = self.about(backbone)
+        return about.sample, about.timestep
+
     def sites(self, backbone: nn.Module) -> Sequence[Site]:
         return sites_of(backbone, self.about(backbone))
 
@@ -185,7 +189,8 @@ def weightless(made: Any, config: dict[str, Any]) -> nn.Module:
     """A backbone on the meta device."""
     with torch.device("meta"):
         module: nn.Module = made.from_config(config)
-    return module.eval()
+    # A parameter made by `torch.Tensor(...)` ignores the device, as in SVD's blenders.
+    return nn.Module.to(module, "meta").eval()
 
 
 def diffusers_cache(backbone: nn.Module) -> str | None:

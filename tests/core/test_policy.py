@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 from typing import Any
 
 import pytest
@@ -247,3 +249,14 @@ def test_the_default_policy_is_registered() -> None:
     from tgate_sampling.policy import DEFAULT_POLICY
 
     assert DEFAULT_POLICY in manager().policies
+
+
+@tg.policy
+def picked_up(step: tg.StepContext) -> bool:
+    return step.index >= 3
+
+
+def test_a_decorated_function_is_copied_and_pickled() -> None:
+    """The decorator takes the function's name, so pickle finds the policy under it."""
+    for twin in (copy.deepcopy(picked_up), pickle.loads(pickle.dumps(picked_up))):
+        assert [twin.decide(tg.StepContext.at(i), Signals()) for i in (2, 3)] == [False, True]

@@ -30,7 +30,9 @@ def test_the_text_holds_every_figure(gating: Any) -> None:
     """Rows, MACs per gate, filling, memory, and a strip of steps per gate."""
     report = gating.report
     lines = str(report).splitlines()
-    assert lines[0].startswith("fixed_step(gate_step=4) on UNet2DConditionModel: 10 steps, ")
+    assert lines[0].startswith(
+        "fixed_step(gate_step=4) on UNet2DConditionModel (diffusers-unet): 10 steps, "
+    )
     assert "backbone rows  30 of 40" in lines
     (macs,) = [line for line in lines if line.startswith("MACs")]
     spent = report.macs
