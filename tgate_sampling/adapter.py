@@ -134,7 +134,7 @@ class Adapter:
             return result
         if isinstance(result, (tuple, list)):
             return self.output(result[0])
-        return self.output(result.sample)
+        return self.output(getattr(result, _first_field(result)))
 
     def with_output(self, result: Any, output: torch.Tensor) -> Any:
         """`result` with its predicted tensor replaced, its type kept."""
@@ -142,7 +142,7 @@ class Adapter:
             return output
         if isinstance(result, (tuple, list)):
             return type(result)([self.with_output(result[0], output), *result[1:]])
-        return dataclasses.replace(result, sample=output)
+        return dataclasses.replace(result, **{_first_field(result): output})
 
     def blueprint(self, backbone: nn.Module) -> Callable[[], nn.Module] | None:
         """A recipe for the same backbone without weights, for counting; None if there is none."""
@@ -178,3 +178,8 @@ class Adapter:
             OptionError: the configuration leaves the latents' size open and none is given.
         """
         return None
+
+
+def _first_field(result: Any) -> str:
+    """Where a model's output has its prediction: `sample`, wherever that is what it predicts."""
+    return dataclasses.fields(result)[0].name

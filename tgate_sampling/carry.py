@@ -7,33 +7,31 @@ call of its own and nothing of this one need run, `answer` takes the backbone's 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from tgate_sampling.adapter import Call
-from tgate_sampling.cache import Slot, signature
+from tgate_sampling.cache import signature
 from tgate_sampling.compose import active_layers
 from tgate_sampling.decision import Decision
 from tgate_sampling.driver import Driver
-from tgate_sampling.guidance import ESTIMATORS, HIGH_GUIDANCE, Estimator, Look, to_denoised
-from tgate_sampling.layer import Layer
+from tgate_sampling.guidance import ESTIMATORS, Estimator, Look
+from tgate_sampling.judge import judge, level_of, pair_of
 from tgate_sampling.layout import (
     SEPARATE,
     SINGLE,
     Layout,
-    block,
     has_guidance,
     in_call,
     row_wise,
 )
+from tgate_sampling.plan import Partner, Plan
 from tgate_sampling.policy import Policy
-from tgate_sampling.run import CallRecord, Filling, Run, StepRecord
-from tgate_sampling.signals import Measurement, compare
+from tgate_sampling.run import Filling, Run, StepRecord
+from tgate_sampling.signals import Measurement, compare, of_samples
 from tgate_sampling.sites import SiteGroup
 from tgate_sampling.steps import Position
 
@@ -41,93 +39,6 @@ UNKNOWN_LAYOUT = (
     "the layout of the branches is unknown, so guidance stays open: pass layout='uncond_first' (or "
     "'cond_first', 'separate', 'single')"
 )
-
-
-@dataclass(frozen=True)
-class Partner:
-    """The conditional call that an unconditional one of the same evaluation belongs to.
-
-    Args:
-        where: the call's place.
-        result: what the backbone returned.
-        output: the predicted tensor in it; a copy where somebody might write into the result.
-    """
-
-    where: Position
-    result: object
-    output: torch.Tensor
-
-
-@dataclass
-class Plan:
-    """One backbone call between its two hooks.
-
-    Args:
-        run, step, where: what it belongs to.
-        call, driver: what was asked, and who tells where it stands.
-        slot: what calls of this number keep.
-        layout: the branches the caller asked for.
-        branches: those that run; none where the call can be answered without the backbone.
-        rows: how many rows the caller asked for.
-        partner: the cond call, if this one is the uncond call of a pair.
-        pairs: whether this is the cond call of a pair.
-        shape: key of the call's shapes, for counting.
-        reused: names of the sites that are not computed, by kind.
-        layers: block layers that are active.
-    """
-
-    run: Run
-    step: StepRecord
-    where: Position
-    call: Call
-    driver: Driver
-    slot: Slot
-    layout: Layout
-    branches: Layout
-    rows: int
-    partner: Partner | None = None
-    pairs: bool = False
-    shape: str = ""
-    reused: dict[str, frozenset[str]] = field(default_factory=dict)
-    layers: list[Layer] = field(default_factory=list)
-
-    @property
-    def ran(self) -> int:
-        """How many rows run."""
-        return self.rows * len(self.branches) // len(self.layout)
-
-    @property
-    def part(self) -> slice | None:
-        """The rows that run, or None for all of them or none."""
-        if self.ran in (0, self.rows):
-            return None
-        return block(self.layout, self.branches[0], self.rows)
-
-    @property
-    def measures(self) -> bool:
-        """Whether signals are taken in this call: the first of a step's first evaluation."""
-        return self.where.call == 0 and self.where.step.evaluation == 0
-
-    @property
-    def judges(self) -> bool:
-        """Whether guidance is measured in this call: with a pair, in its second half."""
-        first = self.partner.where if self.partner is not None else self.where
-        return first.call == 0 and first.step.evaluation == 0
-
-    @property
-    def others(self) -> Layout:
-        """The branches beside cond that this call was asked for."""
-        return tuple(b for b in self.layout if b != "cond")
-
-    def skipped(self, backbone: nn.Module) -> frozenset[str]:
-        """The topmost modules that this call did not run; asked after it."""
-        blocks = self.reused.get("block", frozenset[str]())
-        return blocks.union(*(x.skipped(backbone) for x in self.layers))
-
-    def record(self, backbone: nn.Module) -> CallRecord:
-        """What the call did, for the report."""
-        sites = {k: names for k, names in self.reused.items() if k != "block"}
-        return CallRecord(self.shape, self.rows, self.ran, sites, self.skipped(backbone))
 
 
 class Carrier:
@@ -323,8 +234,9 @@ class Carrier:
                     continue
                 old = plan.slot.kept.get(site.name)
                 if measured and old is not None and old.branches == plan.branches:
-                    values, branches = compare(fresh, old.value), len(plan.branches)
-                    plan.run.measured.append(Measurement(kind, site.name, values, branches))
+                    branches = len(plan.branches)
+                    worst = of_samples(compare(fresh, old.value), branches, plan.ran // branches)
+                    plan.run.measured.append(Measurement(kind, site.name, worst))
                 plan.slot.keep(site.name, fresh, plan.branches)
         if plan.slot.version != before:
             plan.run.watch_memory()
@@ -367,7 +279,7 @@ class Carrier:
 
     def _estimate(self, plan: Plan, cond: torch.Tensor, branch: str) -> torch.Tensor:
         estimator = ESTIMATORS[self._estimator(plan.step.decision)]
-        return estimator.fill(cond, plan.slot.looks[branch], _level(plan, [estimator]))
+        return estimator.fill(cond, plan.slot.looks[branch], level_of(plan, [estimator]))
 
     def _check_outputs(self, plan: Plan, result: Any) -> None:
         """Of several predictions in one result only the first could be estimated."""
@@ -381,69 +293,19 @@ class Carrier:
 
     def _look(self, plan: Plan, served: Sequence[Estimator], output: torch.Tensor) -> None:
         """Remember what all branches said, and how well it would have been estimated."""
-        level = _level(plan, served)
+        level = level_of(plan, served)
         for branch in plan.others:
-            cond, other = _pair_of(plan, output, branch)
+            cond, other = pair_of(plan, output, branch)
             if branch == "uncond" and plan.judges and "guidance" in self.policy.signals:
                 estimator = ESTIMATORS[self._estimator(plan.step.decision)]
                 ready = plan.slot.seen([branch]) >= max(1, estimator.looks)
                 looks = plan.slot.looks[branch]
                 guess = estimator.fill(cond, looks, level) if ready else cond
-                plan.run.measured.append(_judge(plan, cond, other, guess))
+                plan.run.measured.append(judge(plan, cond, other, guess))
             # A copy: a view would keep the other branch alive, and the caller may write into it.
             kept = cond.clone() if any(e.keeps_cond for e in served) else None
             plan.slot.looks[branch].append(Look(cond - other, level, kept))
         plan.run.watch_memory()
-
-
-def _pair_of(plan: Plan, output: torch.Tensor, branch: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, ...) the conditional output, and that of `branch`."""
-    if plan.partner is not None:
-        return plan.partner.output, output
-    cond, other = (output[block(plan.layout, b, plan.rows)] for b in ("cond", branch))
-    return cond, other
-
-
-def _judge(
-    plan: Plan, cond: torch.Tensor, uncond: torch.Tensor, guess: torch.Tensor
-) -> Measurement:
-    """The error `guess` would have made in the guided output, and cos(cond, uncond).
-
-    The cosine is of the denoised predictions where the driver knows how the output is to be read
-    (arXiv 2312.12487 measures it so), of the raw outputs elsewhere.
-    """
-    scale = plan.driver.guidance_scale() or HIGH_GUIDANCE
-    guided = cond + (scale - 1) * (cond - uncond)
-    error = (scale - 1) * (guess - uncond).flatten(1).float().norm(dim=1)
-    error = error / guided.flatten(1).float().norm(dim=1).clamp_min(1e-12)  # (B,)
-    prediction, sigma = plan.driver.prediction_type(), None
-    if prediction is not None:
-        sigma = plan.where.step.sigma
-    if prediction is None or sigma is None:
-        return Measurement("guidance", "raw", _beside(error, compare(cond, uncond)))
-    sample = plan.call.sample
-    if plan.partner is None:
-        sample = sample[block(plan.layout, "cond", plan.rows)]
-    if sample.shape != cond.shape:  # image latents beside the noisy ones, or a learned variance
-        sample, cond, uncond = _latents_of(sample, cond, uncond)
-    both = [to_denoised(sample, y, sigma, prediction) for y in (cond, uncond)]
-    return Measurement("guidance", "denoised", _beside(error, compare(*both)))
-
-
-def _latents_of(sample: torch.Tensor, *outputs: torch.Tensor) -> list[torch.Tensor]:
-    """The channels that sample and outputs share: the first ones, as every pipeline lays them."""
-    channels = min(sample.shape[1], outputs[0].shape[1])
-    return [t[:, :channels] for t in (sample, *outputs)]
-
-
-def _beside(error: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:
-    return torch.stack([error, compared[:, 1]], 1)  # (B, 2)
-
-
-def _level(plan: Plan, estimators: Sequence[Estimator]) -> float | None:
-    """Log sigma of this evaluation, where an estimator asks for it."""
-    sigma = plan.where.step.sigma if any(e.reads_level for e in estimators) else None
-    return math.log(sigma) if sigma is not None and sigma > 0 else None
 
 
 def is_compiled(backbone: nn.Module) -> bool:

@@ -18,7 +18,7 @@ from torch import nn
 
 from tgate_sampling._manager import manager
 from tgate_sampling.backbones import adapter_for, find
-from tgate_sampling.carry import Carrier, Plan
+from tgate_sampling.carry import Carrier
 from tgate_sampling.compose import compose as combine
 from tgate_sampling.cost import CostModel
 from tgate_sampling.decision import GATES
@@ -33,6 +33,7 @@ from tgate_sampling.errors import (
 )
 from tgate_sampling.hooks import as_hook, ask_for_end, copies_stay_bare, hear_contexts
 from tgate_sampling.layout import SEPARATE, Layout, as_layout
+from tgate_sampling.plan import Plan
 from tgate_sampling.policy import Policy, choose_policy, describe
 from tgate_sampling.report import Report
 from tgate_sampling.run import Event, Run, StepRecord, choose_filling

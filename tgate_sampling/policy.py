@@ -33,8 +33,8 @@ RESERVED: frozenset[str] = frozenset(
 #: fewer steps at equal cost, the row that a hard gate at any step loses to.
 DEFAULT_POLICY = "error_controlled"
 
-#: What can be measured: guidance and attention; blocks return nests of tensors.
-MEASURED = GATES[:4]
+#: What can be measured: guidance and attention; blocks and their parts return nests of tensors.
+MEASURED = GATES[:3]
 
 
 class Policy:

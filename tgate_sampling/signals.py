@@ -96,6 +96,22 @@ def compare(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
     return torch.stack([change, cosine], 1)  # (R, 2)
 
 
+def of_samples(values: torch.Tensor, branches: int, samples: int) -> torch.Tensor:
+    """The worst change and cosine that any row of a sample has.
+
+    Args:
+        values: (R, 2) as `compare` gives; R is branches x samples x what a site folds into its rows
+            (frames, or pixels where it attends over time).
+        branches: how many branches the rows hold.
+        samples: how many samples each branch holds.
+
+    Returns:
+        (B, 2), on the device.
+    """
+    rows = values.view(branches, samples, -1, 2)
+    return torch.stack([rows[..., 0].amax((0, 2)), rows[..., 1].amin((0, 2))], 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """What one site left on the device.
@@ -103,14 +119,12 @@ class Measurement:
     Args:
         kind: of the site, or "guidance".
         name: of the site; for guidance, "denoised" or "raw".
-        values: (R, 2) as `compare` gives.
-        branches: how many branches the R rows hold; sample b is rows b, b + R / branches, ...
+        values: (B, 2) change and cosine of each sample.
     """
 
     kind: str
     name: str
     values: torch.Tensor
-    branches: int = 1
 
 
 def read(measured: Sequence[Measurement], before: Signals) -> Signals:
@@ -124,16 +138,8 @@ def read(measured: Sequence[Measurement], before: Signals) -> Signals:
     kinds: dict[str, dict[str, SiteSignal]] = {}
     for m in measured:
         own = [next(rows) for _ in range(len(m.values))]
-        kinds.setdefault(m.kind, {})[m.name] = _worst_branch(own, m.branches)
+        kinds.setdefault(m.kind, {})[m.name] = SiteSignal(*map(tuple, zip(*own, strict=True)))
     return Signals({k: _over_sites(sites, before.get(k)) for k, sites in kinds.items()})
-
-
-def _worst_branch(rows: Sequence[Sequence[float]], branches: int) -> SiteSignal:
-    samples = range(len(rows) // branches)
-    step = len(rows) // branches
-    change = tuple(max(rows[b + k * step][0] for k in range(branches)) for b in samples)
-    cosine = tuple(min(rows[b + k * step][1] for k in range(branches)) for b in samples)
-    return SiteSignal(change, cosine)
 
 
 def _over_sites(sites: Mapping[str, SiteSignal], before: Signal | None) -> Signal:

@@ -50,7 +50,10 @@ class Block(Policy):
             raise OptionError(f"center={self.center!r} must be a share of the run, 0 to 1.")
 
     def decide(self, step: StepContext, signals: Signals) -> Answer:
-        return self._answer(step.index % self.interval == 0)
+        if self.center is None or step.total is None:
+            return self._answer(step.index % self.interval == 0)
+        full = full_steps(step.total, self.interval, self.center, self.power)
+        return self._answer(step.index in full)
 
     def plan(self, total: int) -> Sequence[Answer]:
         full = full_steps(total, self.interval, self.center, self.power)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tgate_sampling as tg
-from tgate_sampling.signals import Measurement, Signal, Signals, compare, read
+from tgate_sampling.signals import Measurement, Signal, Signals, compare, of_samples, read
 
 
 def test_compare_gives_relative_change_and_cosine() -> None:
@@ -34,7 +34,15 @@ def test_nothing_is_infinite_that_was_zero() -> None:
 
 
 def measurement(site: str, rows: list[list[float]], branches: int, kind: str = "cross") -> Any:
-    return Measurement(kind, site, torch.tensor(rows), branches)
+    return Measurement(kind, site, of_samples(torch.tensor(rows), branches, len(rows) // branches))
+
+
+def test_a_site_may_fold_frames_or_pixels_into_its_rows() -> None:
+    """Two branches, two samples, three rows each: each sample's worst of all six."""
+    change = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6, 0.5, 0.4, 0.3, 0.2, 0.9]
+    rows = torch.tensor([[c, 1 - c] for c in change])
+    found = of_samples(rows, 2, 2)
+    torch.testing.assert_close(found, torch.tensor([[0.6, 0.4], [0.9, 0.1]]))
 
 
 def test_read_takes_the_worst_branch_and_the_mean_over_sites() -> None:
