@@ -13,10 +13,11 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "docs" / "examples"
 
 #: A line of each script's output, as a pattern.
+UNET = r"UNet2DConditionModel \(diffusers-unet\)"
 LINES = {
-    "register_policy.py": r"second_half on UNet2DConditionModel \(diffusers-unet\): \d+ steps",
-    "k_diffusion_sampler.py": r"interleave\(\) on UNet2DConditionModel \(diffusers-unet\): 20 steps",
-    "deepcache_custom_loop.py": r"interleave\(\) \+ block\(\) on UNet2DConditionModel \(diffusers-unet\): 20 steps",
+    "register_policy.py": rf"second_half on {UNET}: \d+ steps",
+    "k_diffusion_sampler.py": rf"interleave\(\) on {UNET}: 20 steps",
+    "deepcache_custom_loop.py": rf"interleave\(\) \+ block\(\) on {UNET}: 20 steps",
 }
 
 #: Runs scripts where the zoo's models, k-diffusion and DeepCache shall be missing.

@@ -27,6 +27,7 @@ from tgate_sampling.layout import (
     has_guidance,
     in_call,
     row_wise,
+    tensors_in,
 )
 from tgate_sampling.plan import Partner, Plan
 from tgate_sampling.policy import Policy
@@ -261,7 +262,7 @@ class Carrier:
             # The caller may write into what it was given before the uncond call is made.
             self._partner = Partner(plan.where, result, output.clone())
         elif has_guidance(plan.layout) or plan.partner is not None:
-            self._check_outputs(plan, result)
+            self._check_outputs(plan, result, output)
             served = [ESTIMATORS[name] for name in plan.run.estimators]
             if any(e.memory for e in served) or "guidance" in self.policy.signals:
                 self._look(plan, served, output)
@@ -281,9 +282,10 @@ class Carrier:
         estimator = ESTIMATORS[self._estimator(plan.step.decision)]
         return estimator.fill(cond, plan.slot.looks[branch], level_of(plan, [estimator]))
 
-    def _check_outputs(self, plan: Plan, result: Any) -> None:
+    def _check_outputs(self, plan: Plan, result: Any, output: torch.Tensor) -> None:
         """Of several predictions in one result only the first could be estimated."""
-        if row_wise(result, plan.rows) > 1:
+        whole = any(tensor is output for tensor in tensors_in(result))  # else a list of its rows
+        if whole and row_wise(result, plan.rows) > 1:
             name = type(self.backbone).__name__
             plan.run.keep_open(
                 {"guidance"},

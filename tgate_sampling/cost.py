@@ -138,7 +138,7 @@ class CostModel:
 
     blueprint: Callable[[], nn.Module] | None
     _shapes: dict[str, tuple[tuple[Any, ...], dict[str, Any], int]] = field(default_factory=dict)
-    _footprints: dict[str, Footprint] = field(default_factory=dict)
+    _footprints: dict[str, Footprint | None] = field(default_factory=dict)
 
     def remember(self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> str:
         """Note the shapes of a full call of `rows` rows; cheap, called at each backbone call."""
@@ -153,9 +153,16 @@ class CostModel:
             if self.blueprint is None:
                 return None
             args, kwargs, rows = self._shapes[key]
-            counted = count(self._meta_backbone, args, kwargs)
-            self._footprints[key] = Footprint({n: m * (1 / rows) for n, m in counted.items()})
+            self._footprints[key] = self._count(args, kwargs, rows)
         return self._footprints[key]
+
+    def _count(self, args: Any, kwargs: Any, rows: int) -> Footprint | None:
+        try:
+            counted = count(self._meta_backbone, args, kwargs)
+        except (NotImplementedError, RuntimeError, TypeError, ValueError):
+            # Some backbones look at values on their way, and without weights there are none.
+            return None
+        return Footprint({n: m * (1 / rows) for n, m in counted.items()})
 
     @functools.cached_property
     def _meta_backbone(self) -> nn.Module:

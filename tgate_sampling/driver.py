@@ -73,5 +73,13 @@ class Driver(ABC):
         """Why no gate at all may close here, or None."""
         return None
 
+    def remark(self, backbone: nn.Module) -> str | None:
+        """What a user of this target should know of every run, or None."""
+        return None
+
+    def finished(self) -> bool:
+        """Whether the sampler itself says that it has made its last step."""
+        return False
+
     def close(self) -> None:  # noqa: B027  # most drivers hold nothing
         """The gating is being detached, or the driver's run is over."""

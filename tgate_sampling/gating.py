@@ -341,7 +341,9 @@ class Gating:
     def _pipeline_done(self, *_: Any, **__: Any) -> None:
         if self._outside:  # another pipeline on this backbone, in the middle of our run
             return
-        self._end(complete=self._run is not None and self._reached_end(self._run))
+        # Another expert may have made the last steps (Wan 2.2).
+        done = self._run is not None and self._reached_end(self._run)
+        self._end(complete=done or self._drivers[-1].finished())
 
     @staticmethod
     def _reached_end(run: Run) -> bool:
@@ -461,6 +463,8 @@ class Gating:
             run.keep_open(GATES, f"nothing is gated: {reason}", kind="aside")
         elif reason := driver.opaque() or self.adapter.opaque(self.backbone):
             run.keep_open({"guidance"}, f"guidance stays open: {reason}")
+        if run.gates and (remark := driver.remark(self.backbone)):
+            run.tell("remark", remark)
 
     # -- the end of a run -----------------------------------------------------------------------
 

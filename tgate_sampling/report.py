@@ -180,7 +180,7 @@ def spend(call: CallRecord, cost: CostModel) -> Spent | None:
 
 def _macs_lines(spent: Spent | None) -> list[str]:
     if spent is None:
-        return ["MACs           not counted: this adapter has no recipe for a weightless backbone"]
+        return ["MACs           not counted: this backbone cannot be built or run without weights"]
     lines = [
         f"MACs           {si(spent.done.true)} of {si(spent.ungated.true)} "
         f"({spent.speedup:.3f}x); without attention's own products "

@@ -153,6 +153,13 @@ class Run:
             step = self.step.index if self.step else None
             self.events.append(Event(kind, step, message))
 
+    def tell(self, kind: str, message: str) -> None:
+        """`note` it, or once the first step has begun."""
+        if self.step is None:
+            self._news[kind] = message
+        else:
+            self.note(kind, message)
+
     def enter(self, position: Position, finished: Callable[[StepRecord], None]) -> StepRecord:
         """The record for this call's step; decides if it is the step's first evaluation.
 
@@ -183,10 +190,7 @@ class Run:
         if not self.gates & set(gates):
             return
         self.gates -= set(gates)
-        if self.step is None:
-            self._news[kind] = reason
-        else:
-            self.note(kind, reason)
+        self.tell(kind, reason)
         if self._plan is not None:
             self._plan = [d.without(gates, d.reason) for d in self._plan]
 

@@ -19,6 +19,9 @@ from tgate_sampling.cost import CostModel
 from tgate_sampling.driver import Driver
 from tgate_sampling.errors import UnsupportedBackboneError, nearest
 
+#: Where pipelines keep how many pixels make one of the latents'.
+SCALES = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio")
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -69,7 +72,7 @@ def subject_of(target: Any, backbone: nn.Module | None) -> Subject:
     config = repr(real.config) if hasattr(real, "config") else object()
     dtype = next((p.dtype for p in real.parameters()), torch.float32)
     # Pipelines take pixels; a backbone, which has no such attribute, takes latents.
-    scale = int(getattr(target, "vae_scale_factor", 1))
+    scale = next((int(s) for n in SCALES if (s := getattr(target, n, None))), 1)
     return Subject(adapter, build, config, type(real), dtype, real, driver, scale)
 
 

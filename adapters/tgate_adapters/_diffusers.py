@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from tgate_adapters._sites import sites_of
-from tgate_adapters.description import Ask, Backbone
+from tgate_adapters.description import POSITIONS, Ask, Backbone
 from tgate_sampling.adapter import Adapter, Call, Site
 from tgate_sampling.errors import MissingExtraError
 from tgate_sampling.layout import map_tensors
@@ -152,14 +152,13 @@ def cut_argument(about: Backbone, name: str, value: Any, *, rows: int, part: sli
 
     Views where rows come first; nothing is copied. What holds no rows stays as it is.
     """
-    if name in about.whole:
-        return value
     if about.lists and isinstance(value, list) and len(value) == rows:
         return value[part]
     dimension, folded = about.rows_at.get(name, 0), name in about.folded
+    least = 3 if name in about.whole | POSITIONS else 1
 
     def cut(tensor: torch.Tensor) -> torch.Tensor:
-        size = tensor.shape[dimension] if tensor.ndim > dimension else 0
+        size = tensor.shape[dimension] if tensor.ndim >= max(least, dimension + 1) else 0
         times = size // rows if folded and size and size % rows == 0 else 1
         if size != rows * times:
             return tensor

@@ -19,6 +19,20 @@ CROSS: tuple[str, ...] = ("attn2", "cross_attn", "cross_attention")
 SELF: tuple[str, ...] = ("attn1", "self_attn", "self_attention")
 
 
+#: Positions and rotary tables, the same for every row in nearly all pipelines.
+POSITIONS = frozenset(
+    {
+        "image_rotary_emb",
+        "img_ids",
+        "position_ids",
+        "rotary_embedding",
+        "text_rope_pos",
+        "txt_ids",
+        "visual_rope_pos",
+    }
+)
+
+
 @dataclass(frozen=True)
 class Ask:
     """A call to be made up.
@@ -95,7 +109,8 @@ class Backbone:
         folded: arguments that hold several rows of theirs for each row of the batch (AnimateDiff
             repeats its text for every frame).
         rows_at: the dimension of rows in arguments where it is not the first.
-        whole: arguments that never hold rows, whatever their first dimension happens to be.
+        whole: arguments that hold no rows beside `POSITIONS`. A rotary table may be as long as the
+            batch by chance; only one with a dimension of its own for rows, of three, is cut.
         lists: the batch is a Python list, with one entry a row.
         embeds: whether guidance is an input of the model of this configuration, so that there is no
             second branch.

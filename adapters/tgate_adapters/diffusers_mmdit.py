@@ -11,6 +11,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
+from tgate_adapters import recipes_mmdit as pictures
+from tgate_adapters import recipes_mmdit_video as videos
 from tgate_adapters._diffusers import DiffusersAdapter
 from tgate_adapters.description import Backbone
 from tgate_sampling.hookspecs import RegisterAdapter, hookimpl
@@ -25,8 +27,11 @@ def _stream(*parts: str) -> tuple[str, ...]:
 PROJECTIONS = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out")
 STREAM = _stream("norm1_context", *PROJECTIONS, "ff_context")
 
-#: Positions of tokens, the same for every row.
-IDS = frozenset({"img_ids", "txt_ids"})
+#: Positions of frames, the same for every row.
+FRAMES = frozenset(
+    f"indices_{name}"
+    for name in ("latents", "latents_clean", "latents_history_2x", "latents_history_4x")
+)
 
 
 def _takes_guidance(config: Any) -> bool:
@@ -41,44 +46,78 @@ TABLE = MappingProxyType(
     {
         about.model: about
         for about in (
-            _joint("SD3Transformer2DModel", text=STREAM),
+            _joint("SD3Transformer2DModel", pictures.sd3, text=STREAM),
             _joint(
                 "FluxTransformer2DModel",
+                pictures.flux,
                 text=STREAM,
-                whole=IDS,
                 embeds=_takes_guidance,
                 calls="separate",
             ),
-            _joint("Flux2Transformer2DModel", calls="separate", embeds=_takes_guidance),
+            _joint(
+                "Flux2Transformer2DModel", pictures.flux_2, calls="separate", embeds=_takes_guidance
+            ),
             _joint(
                 "QwenImageTransformer2DModel",
+                pictures.qwen_image,
                 text=_stream("txt_mod", *PROJECTIONS, "txt_mlp"),
                 calls="separate",
                 embeds=_takes_guidance,
             ),
             _joint(
                 "ChromaTransformer2DModel",
+                pictures.chroma,
                 text=STREAM,
-                whole=IDS,
                 calls="separate",
             ),
-            _joint("ZImageTransformer2DModel", sample="x", timestep="t", lists=True),
-            _joint("AuraFlowTransformer2DModel"),
-            _joint("CogVideoXTransformer3DModel"),
-            _joint("CogView3PlusTransformer2DModel"),
-            _joint("CogView4Transformer2DModel", calls="separate"),
-            _joint("HunyuanVideoTransformer3DModel", calls="separate", embeds=_takes_guidance),
-            _joint("HunyuanImageTransformer2DModel", calls="separate"),
-            _joint("MochiTransformer3DModel"),
-            _joint("Lumina2Transformer2DModel", calls="separate"),
+            _joint(
+                "ZImageTransformer2DModel", pictures.z_image, sample="x", timestep="t", lists=True
+            ),
+            _joint("AuraFlowTransformer2DModel", pictures.aura_flow),
+            _joint("CogVideoXTransformer3DModel", videos.cogvideox),
+            _joint("CogView3PlusTransformer2DModel", pictures.cogview),
+            _joint("CogView4Transformer2DModel", pictures.cogview, calls="separate"),
+            _joint(
+                "HunyuanVideoTransformer3DModel",
+                videos.hunyuan_video,
+                calls="separate",
+                embeds=_takes_guidance,
+            ),
+            _joint(
+                "HunyuanImageTransformer2DModel",
+                pictures.hunyuan_image,
+                calls="separate",
+                embeds=_takes_guidance,
+            ),
+            _joint("MochiTransformer3DModel", videos.mochi),
+            _joint("Lumina2Transformer2DModel", pictures.lumina_2, calls="separate"),
             _joint(
                 "HiDreamImageTransformer2DModel",
+                pictures.hidream,
                 timestep="timesteps",
                 rows_at={"encoder_hidden_states_llama3": 1},
             ),
-            _joint("EasyAnimateTransformer3DModel"),
-            _joint("BriaTransformer2DModel", whole=IDS),
-            _joint("PRXTransformer2DModel"),
+            _joint("EasyAnimateTransformer3DModel", videos.easy_animate),
+            _joint("BriaTransformer2DModel", pictures.bria),
+            _joint("PRXTransformer2DModel", pictures.prx),
+            _joint("BriaFiboTransformer2DModel", pictures.bria_fibo),
+            _joint("OvisImageTransformer2DModel", pictures.plain, calls="separate"),
+            _joint("LongCatImageTransformer2DModel", pictures.plain, calls="separate"),
+            _joint("Flux3Transformer2DModel", pictures.flux_3, calls="separate"),
+            _joint("NucleusMoEImageTransformer2DModel", pictures.nucleus, calls="separate"),
+            _joint("Krea2Transformer2DModel", pictures.krea_2, calls="separate"),
+            _joint("GlmImageTransformer2DModel", pictures.glm_image, calls="separate"),
+            _joint("ErnieImageTransformer2DModel", pictures.ernie_image),
+            _joint("JoyImageEditTransformer3DModel", pictures.joy_image_edit, calls="separate"),
+            _joint("HunyuanVideo15Transformer3DModel", videos.hunyuan_video_15, calls="separate"),
+            _joint(
+                "HunyuanVideoFramepackTransformer3DModel",
+                videos.framepack,
+                whole=FRAMES,
+                embeds=_takes_guidance,
+                calls="separate",
+            ),
+            _joint("MotifVideoTransformer3DModel", videos.motif_video, calls="separate"),
         )
     }
 )

@@ -33,6 +33,11 @@ TABLE = MappingProxyType(
             Backbone(
                 "UNet2DConditionModel", recipes.unet_2d, sample="sample", embeds=_takes_guidance
             ),
+            # Text comes in twice, from two encoders, with attention of its own each.
+            Backbone("AudioLDM2UNet2DConditionModel", recipes.audioldm_2, sample="sample"),
+            Backbone("UNetControlNetXSModel", recipes.controlnet_xs, sample="sample"),
+            # A subclass of Stable Diffusion's without its skeleton: there is no block gate.
+            Backbone("DreamLiteUNetModel", recipes.unet_2d, sample="sample"),
             Backbone("UNet3DConditionModel", recipes.unet_3d, sample="sample"),
             Backbone(
                 "UNetMotionModel",

@@ -13,7 +13,7 @@ FRAMES = 16
 
 
 def unet_2d(ask: Ask) -> dict[str, Any] | None:
-    """SD-1.x, SD-2.x, SDXL and LCM; None for a configuration that takes more."""
+    """SD-1.x, SD-2.x, SDXL and LCM: own size; None for a configuration that takes more."""
     config = ask.config
     if not _plain(config):
         return None
@@ -29,8 +29,38 @@ def unet_2d(ask: Ask) -> dict[str, Any] | None:
     return made
 
 
+def audioldm_2(ask: Ask) -> dict[str, Any]:
+    """AudioLDM 2: ten seconds of sound, 250 by 16 latents; both texts are as long as asked."""
+    config = ask.config
+    per_block = config.cross_attention_dim[0]
+    widths = per_block if isinstance(per_block, (tuple, list)) else config.cross_attention_dim
+    first, second = [width for width in widths if width is not None]
+    return {
+        "sample": ask.new(ask.rows, config.in_channels, *ask.size((250, 16))),
+        "timestep": ask.steps(0),
+        "encoder_hidden_states": ask.new(ask.rows, ask.tokens, first),
+        "encoder_hidden_states_1": ask.new(ask.rows, ask.tokens, second),
+        "encoder_attention_mask_1": ask.mask(ask.rows, ask.tokens),
+    }
+
+
+def controlnet_xs(ask: Ask) -> dict[str, Any] | None:
+    """Stable Diffusion with ControlNet-XS: own size, and a picture to follow; None for SDXL's."""
+    config, (high, wide) = ask.config, ask.size()
+    if config.addition_embed_type is not None:
+        return None
+    scale = 2 ** (len(config.ctrl_conditioning_embedding_out_channels) - 1)
+    channels = config.ctrl_conditioning_channels
+    return {
+        "sample": ask.new(ask.rows, 4, high, wide),
+        "timestep": ask.steps(0),
+        "encoder_hidden_states": ask.new(ask.rows, ask.tokens, config.cross_attention_dim),
+        "controlnet_cond": ask.new(ask.rows, channels, scale * high, scale * wide),
+    }
+
+
 def unet_3d(ask: Ask) -> dict[str, Any]:
-    """ModelScope's text-to-video."""
+    """ModelScope's text-to-video: own size, 16 frames."""
     return {
         "sample": ask.new(ask.rows, ask.config.in_channels, FRAMES, *ask.size()),
         "timestep": ask.steps(0),
@@ -39,14 +69,17 @@ def unet_3d(ask: Ask) -> dict[str, Any]:
 
 
 def unet_motion(ask: Ask) -> dict[str, Any]:
-    """AnimateDiff: the text is repeated for every frame."""
-    return unet_3d(ask) | {
-        "encoder_hidden_states": ask.new(ask.rows * FRAMES, ask.tokens, _text_width(ask.config))
+    """AnimateDiff: own size, 16 frames, for every one of which the text is repeated."""
+    config, frames = ask.config, min(FRAMES, ask.config.motion_max_seq_length)
+    return {
+        "sample": ask.new(ask.rows, config.in_channels, frames, *ask.size()),
+        "timestep": ask.steps(0),
+        "encoder_hidden_states": ask.new(ask.rows * frames, ask.tokens, _text_width(config)),
     }
 
 
 def unet_spatio_temporal(ask: Ask) -> dict[str, Any]:
-    """Stable Video Diffusion: one token of an image embedding, three time ids."""
+    """Stable Video Diffusion: own size and length, one token of an image, three time ids."""
     config = ask.config
     frames = config.num_frames or FRAMES
     return {
@@ -58,7 +91,7 @@ def unet_spatio_temporal(ask: Ask) -> dict[str, Any]:
 
 
 def i2vgen_xl(ask: Ask) -> dict[str, Any]:
-    """I2VGen-XL: text, the first frame's latents and its embedding."""
+    """I2VGen-XL: own size, 16 frames; text, the first frame's latents and its embedding."""
     high, wide = ask.size()
     channels = ask.config.in_channels
     return {
@@ -72,7 +105,7 @@ def i2vgen_xl(ask: Ask) -> dict[str, Any]:
 
 
 def kandinsky_3(ask: Ask) -> dict[str, Any]:
-    """Kandinsky 3: T5 text with a mask; 1024 pixels are 128 latents."""
+    """Kandinsky 3: 1024 pixels, T5's text with a mask."""
     return {
         "sample": ask.new(ask.rows, ask.config.in_channels, *ask.size(128)),
         "timestep": ask.steps(0),

@@ -7,7 +7,8 @@ import pytest
 import tgate_sampling as tg
 from tgate_sampling.testing import tiny_unet
 
-diffusers = pytest.importorskip("diffusers")
+# The first version with caches of its own.
+diffusers = pytest.importorskip("diffusers", minversion="0.33")
 hooks = pytest.importorskip("diffusers.hooks")
 
 

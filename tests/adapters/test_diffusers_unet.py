@@ -11,9 +11,12 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 import tgate_sampling as tg
+from tests.conftest import load_helper
 from tgate_adapters._sites import site_kind
 from tgate_adapters.diffusers_unet import UNetAdapter
 from tgate_sampling.testing import tiny_unet, unet_inputs
+
+newer = load_helper("newer.py")
 
 TIMES = [901, 601, 301, 1]
 GATE = 2
@@ -226,18 +229,6 @@ def test_timesteps_stay_where_the_caller_put_them() -> None:
     assert seen == [(3, ["return_dict"])] * len(TIMES)
 
 
-def call_pix2pix(pipe: Any, embeds: torch.Tensor) -> torch.Tensor:
-    latents: torch.Tensor = pipe(
-        prompt_embeds=embeds,
-        negative_prompt_embeds=torch.zeros_like(embeds),
-        image=torch.rand(len(embeds), 3, 16, 16, generator=torch.Generator().manual_seed(2)),
-        num_inference_steps=5,
-        generator=torch.Generator().manual_seed(3),
-        output_type="latent",
-    ).images
-    return latents
-
-
 def call_perturbed(pipe: Any, embeds: torch.Tensor) -> torch.Tensor:
     scale = {"pag_scale": 2.0} if "PAG" in type(pipe).__name__ else {"sag_scale": 0.75}
     latents: torch.Tensor = pipe(
@@ -257,15 +248,19 @@ def call_perturbed(pipe: Any, embeds: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("name", "config", "call"),
     [
-        ("StableDiffusionInstructPix2PixPipeline", {"in_channels": 8}, call_pix2pix),
-        ("StableDiffusionPAGPipeline", {}, call_perturbed),
+        pytest.param(
+            "StableDiffusionPAGPipeline",
+            {},
+            call_perturbed,
+            marks=newer.needs_diffusers("0.30", "perturbed-attention guidance"),
+        ),
         ("StableDiffusionSAGPipeline", {"sample_size": 16}, call_perturbed),
     ],
 )
 def test_pipelines_that_combine_more_keep_guidance(
     kit: Any, name: str, config: dict[str, Any], call: Any, prompts: int
 ) -> None:
-    """A third branch, or attention maps of both: the image is bitwise the bare one, with one event
+    """A perturbed branch, or attention maps of both: the image is bitwise the bare one, with one event
     that says why."""
     unet = tiny_unet(**config)
     components = kit.make_pipe(unet).components

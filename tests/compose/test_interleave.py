@@ -33,20 +33,37 @@ def closes(answer: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("every", "warm_up", "steps"),
+    ("every", "warm_up", "start", "steps"),
     [
-        (1, 1, "........"),
-        (2, 1, ".#.#.#.#"),
-        (2, 3, "...#.#.#"),
-        (3, 2, "..##.##."),
-        (5, 1, ".####.##"),
-        (2, 9, "........"),
+        (1, 1, 0.0, "........"),
+        (2, 1, 0.0, ".#.#.#.#"),
+        (2, 1, 0.0, "..#.#.#"),
+        (2, 3, 0.3, "...#.#.#"),
+        (3, 2, 0.0, "..#.##.##"),
+        (5, 1, 0.0, ".##.####"),
+        (2, 9, 0.0, "........"),
+        (2, 3, 0.3, "....#.#"),
+        (2, 3, 0.3, ".....#.#.#.#"),
+        (2, 3, 0.5, "............#.#.#.#.#.#"),
     ],
 )
-def test_the_plan_in_pictures(every: int, warm_up: int, steps: str) -> None:
-    """`.` is a look at both branches; the distance counts from the warm-up's last look."""
-    plan = Interleave(every=every, warm_up=warm_up).plan(len(steps))
+def test_the_plan_in_pictures(every: int, warm_up: int, start: float, steps: str) -> None:
+    """`.` is a look at both branches; the distance counts back from the end, the last between."""
+    plan = Interleave(every=every, warm_up=warm_up, start=start).plan(len(steps))
     assert "".join("#" if closes(answer) else "." for answer in plan) == steps
+
+
+@pytest.mark.parametrize(("steps", "as_many_as"), [(7, 6), (12, 10), (22, 18)])
+def test_runs_cost_as_many_rows_as_fewer_full_steps(steps: int, as_many_as: int) -> None:
+    """What the page on quality compares."""
+    closed = sum(closes(answer) for answer in Interleave().plan(steps))
+    assert 2 * steps - closed == 2 * as_many_as
+
+
+def test_a_sampler_without_an_end_counts_from_the_start() -> None:
+    """`sample_dpm_adaptive` does not know how many steps it will take."""
+    asked = [Interleave().decide(tg.StepContext.at(i), tg.Signals()) for i in range(8)]
+    assert [closes(answer) for answer in asked] == [False] * 3 + [True, False, True, False, True]
 
 
 @given(
@@ -56,19 +73,21 @@ def test_the_plan_in_pictures(every: int, warm_up: int, steps: str) -> None:
 )
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_looks_are_as_far_apart_as_was_said(every: int, warm_up: int, total: int) -> None:
-    """The first steps are guided, and so is each `every`-th after them; the plan is what is done.
+    """The first steps are guided, and so is each `every`-th, back from the end; the plan is done.
 
     So a run of n steps takes n + w + floor((n - w) / k) rows an image, for a warm-up of w < n.
     """
-    policy = Interleave(every=every, warm_up=warm_up)
+    policy = Interleave(every=every, warm_up=warm_up, start=0)
     looks = [i for i, d in enumerate(policy.plan(total)) if not d.closed]
     asked = [
-        i for i in range(total) if not policy.decide(tg.StepContext.at(i), tg.Signals()).closed
+        i
+        for i in range(total)
+        if not policy.decide(tg.StepContext.at(i, total), tg.Signals()).closed
     ]
     assert looks == asked
     assert looks[:warm_up] == list(range(min(warm_up, total)))
-    later = looks[min(warm_up, total) - 1 :]
-    assert {b - a for a, b in itertools.pairwise(later)} <= {every}
+    later = looks[warm_up:]
+    assert {b - a for a, b in itertools.pairwise([*later, total])} <= {every}
     assert len(looks) == min(total, warm_up + max(0, total - warm_up) // every)
 
 
@@ -80,7 +99,7 @@ def test_rows_are_counted(pipe: Any, every: int, warm_up: int, looks: int, promp
     """A look costs two rows an image, any other step one; the backbone sees just these."""
     seen: list[int] = []
     pipe.unet.conv_in.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
-    with tg.gate(pipe, "interleave", every=every, warm_up=warm_up) as gating:
+    with tg.gate(pipe, "interleave", every=every, warm_up=warm_up, start=0) as gating:
         toys.generate(pipe, steps=STEPS, embeds=toys.texts(prompts))
     assert gating.report.rows == (prompts * (STEPS + looks), prompts * 2 * STEPS)
     assert sum(seen) == prompts * (STEPS + looks)
@@ -124,6 +143,7 @@ def test_a_look_reopens_cross_attention_that_was_closed_too(pipe: Any) -> None:
         ({"every": 0}, "every=0 must be a whole number, 1 or more"),
         ({"every": 2.5}, r"every=2\.5 must be a whole number"),
         ({"warm_up": 0}, "warm_up=0 must be a whole number, 1 or more"),
+        ({"start": 1}, "start=1 must be a share of the run"),
         ({"gates": "guidance"}, "must be a collection of names"),
         ({"gates": ("guidence",)}, "guidance"),
         ({"evry": 2}, "every"),

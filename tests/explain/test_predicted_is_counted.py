@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import diffusers
@@ -9,11 +10,14 @@ import pytest
 import torch
 
 import tgate_sampling as tg
+from tests.conftest import load_helper
 from tgate_sampling.cost import Macs
 from tgate_sampling.testing import tiny_unet
 from tgate_sampling.testing.tiny import TEXT_DIM
 
 STEPS, TOKENS = 8, 7
+
+pipelines = load_helper("backbones/pipelines.py")
 
 #: What SDXL adds to a UNet: deeper transformers, pooled text and time ids.
 SDXL: dict[str, Any] = {
@@ -145,6 +149,54 @@ def test_other_sizes_cost_what_they_cost(kit: Any, sdxl: Any) -> None:
     same(tg.explain(sdxl, "fixed_step", height=12, width=12, **given), gating.report)
     oblong = tg.explain(sdxl, "fixed_step", height=16, **given)
     assert "of 4x16x8" in oblong.call
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a tiny pipeline of `tests/backbones` and its prediction are asked for the same call.
+
+    Args:
+        side: of the latents.
+        policy: policy and gate options that close what this backbone has.
+        call: keywords of the pipeline's call beyond the table's.
+    """
+
+    side: int
+    policy: dict[str, Any]
+    call: dict[str, Any] = field(default_factory=dict)
+
+
+def closing(*gates: str) -> dict[str, Any]:
+    return {"policy": "fixed_step", "gate_step": 3, "gates": gates}
+
+
+FAMILIES = {
+    "pixart-alpha": Family(8, closing(*ALL)),
+    "pixart-sigma": Family(8, {"policy": "tgate", "gate_step": 4, "sp_interval": 3, "warm_up": 1}),
+    "sana": Family(8, closing("guidance", "cross")),
+    "sd3": Family(8, closing("guidance")),
+    "flux": Family(8, closing("guidance")),
+    "qwen-image": Family(8, closing("guidance", "text")),
+    "z-image": Family(8, {"policy": "interleave"}),
+    # A call for each branch; as many frames as the recipe has.
+    "wan": Family(4, closing(*ALL), {"num_frames": 81}),
+    "ltx": Family(2, closing("guidance", "cross"), {"num_frames": 161}),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.filterwarnings(*pipelines.WARNINGS)
+def test_a_prediction_for_a_transformer_is_what_its_pipeline_s_run_counts(name: str) -> None:
+    """Packed latents, lists, one call a branch, guidance as an input: to the last MAC and byte."""
+    family, row = FAMILIES[name], pipelines.PIPELINES[name]
+    pipe = row.build()
+    size = {"height": family.side, "width": family.side, "tokens": TOKENS}
+    asked = {"steps": STEPS, "batch": 2}
+    prediction = tg.explain(row.denoiser(pipe), **family.policy, **asked, **size)
+    with tg.gate(pipe, **family.policy) as gating:
+        row.call(pipe, **asked, **family.call)
+    same(prediction, gating.report)
+    assert bool(gating.report.closed) is (name != "flux")
 
 
 @pytest.mark.parametrize(
