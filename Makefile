@@ -1,6 +1,7 @@
 # One word for each errand. Every target sets up its own virtual environment when there is none.
 #   make demo    compare policies on the bundled model; ends by naming a picture
 #   make test    lint is separate; this runs all tests
+#   make test-lowest  the core tests with the oldest versions that pyproject.toml takes
 #   make lint    ruff, mypy --strict, import contracts
 #   make bench   what gating costs and saves in single forwards, in pairs
 #   make quality what gating costs in pictures: rewrites docs/quality.md (half an hour)
@@ -12,10 +13,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Tiny networks run up to 70 times slower on two threads than on one.
 export OMP_NUM_THREADS ?= 1
+# Tests of one file stay together: they share what took long to build.
+WORKERS ?= 2
+SPREAD := -n $(WORKERS) --dist loadfile
 # Nothing here needs a network at run time.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint bench quality docs docs-generate docs-check fix clean
+.PHONY: demo test test-lowest lint bench quality docs docs-generate docs-check fix clean
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,7 +35,23 @@ demo: $(VENV)/.stamp
 	$(BIN)/tgate-sampling compare --model emoji-sd --out out/demo
 
 test: $(VENV)/.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
+
+# A room of its own, since the oldest versions and the newest cannot share one.
+LOWEST := .venv-lowest
+LOWEST_TESTS = tests/test_lowest.py tests/core tests/adapters tests/cli tests/plugins/test_tgate*.py \
+	tests/plugins/test_policies.py tests/plugins/test_k_diffusion_denoiser.py tgate_sampling
+
+$(LOWEST)/.stamp: pyproject.toml constraints.txt constraints-lowest.txt
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(LOWEST)/bin/pip install --quiet -c constraints.txt torch
+	$(LOWEST)/bin/pip install --quiet -c constraints.txt -c constraints-lowest.txt -e '.[cli,diffusers,kdiffusion]' --group lowest
+	$(LOWEST)/bin/pip install --quiet --no-deps k-diffusion==0.1.1.post1 DeepCache==0.1.1 tgate==1.0.0
+	touch $@
+
+test-lowest: $(LOWEST)/.stamp
+	$(LOWEST)/bin/python -m pytest $(SPREAD) -p no:cacheprovider $(LOWEST_TESTS) $(ARGS)
 
 lint: $(VENV)/.stamp
 	$(BIN)/ruff check .

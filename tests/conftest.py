@@ -25,7 +25,11 @@ def load_helper(path: str) -> ModuleType:
         assert spec is not None
         assert spec.loader is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:  # one that asks to be skipped: the next file must not find half of it
+            del sys.modules[name]
+            raise
     return sys.modules[name]
 
 

@@ -41,6 +41,10 @@ class Driver(ABC):
     def locate(self, call: Call) -> Position | Outside:
         """Where this backbone call stands; asked once per call, before it."""
 
+    def context(self, call: Call) -> str | None:
+        """What the caller names this call; asked after `locate`."""
+        return call.context
+
     def layout(self, call: Call) -> Layout | None:
         """How the branches lie in this call, or None if the driver cannot know."""
         return None

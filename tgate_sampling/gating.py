@@ -399,6 +399,7 @@ class Gating:
             self._stand_aside(LATE)
             return None
         self._outside = False
+        call = replace(call, context=driver.context(call))
         layout = self._layout or driver.layout(call)
         run = self._run_of(where, layout)
         step = run.enter(where, functools.partial(self._step_finished, run))
@@ -470,7 +471,9 @@ class Gating:
 
     @staticmethod
     def _last_of_step(plan: Plan) -> bool:
-        """Whether as many calls have been made as in the evaluation before; one, if none was."""
+        """Whether all calls have been made: as many as the driver says, or as were made before."""
+        if plan.where.calls is not None:
+            return plan.where.call >= plan.where.calls - 1
         usual = plan.run.usual_call
         return plan.where.call >= usual if usual is not None else not plan.pairs
 

@@ -64,6 +64,8 @@ class Skipper:
 
     def attach(self) -> None:
         """Swap the class, or cover the instance's own `forward`, which would hide the class's."""
+        # Now, not at the first skip: compiled code is guarded by which attributes there are.
+        self.rest()
         own = self._backbone.__dict__.get("forward")
         if own is None:
             self._base = type(self._backbone)

@@ -112,6 +112,7 @@ class Position:
         run: identifies the sampling run; another object is another run.
         step: the step and evaluation.
         call: number of this backbone call within its evaluation, from 0.
+        calls: how many calls this evaluation makes, where the driver knows.
         rises: the noise level went up since the last step, as in restart sampling.
         last: nothing of this run comes after this call.
     """
@@ -119,6 +120,7 @@ class Position:
     run: object
     step: StepContext
     call: int = 0
+    calls: int | None = None
     rises: bool = False
     last: bool = False
 

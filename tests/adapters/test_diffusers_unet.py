@@ -260,8 +260,8 @@ def call_perturbed(pipe: Any, embeds: torch.Tensor) -> torch.Tensor:
 def test_pipelines_that_combine_more_keep_guidance(
     kit: Any, name: str, config: dict[str, Any], call: Any, prompts: int
 ) -> None:
-    """A perturbed branch, or attention maps of both: the image is bitwise the bare one, with one event
-    that says why."""
+    """A perturbed branch, or attention maps of both: the image is bitwise the bare one, with an
+    event that says why."""
     unet = tiny_unet(**config)
     components = kit.make_pipe(unet).components
     more = {"pag_applied_layers": ["mid"]} if "PAG" in name else {}

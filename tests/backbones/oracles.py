@@ -1,32 +1,123 @@
 """What a gated run must give, worked out around a bare pipeline that knows nothing of gates.
 
-    with filled(row, pipe, closed={2, 3, 4}, estimator="hold"), replayed(row, pipe, closed={2, 3, 4}):
-        expected = row.call(pipe, steps=5)
+    latents = expected(row, pipe, filling={2, 3, 4}, replaying={2, 3, 4}, steps=5)
 
 The backbone runs in full in every step. Where guidance is closed, the rows of the other branches
 are overwritten afterwards; where cross-attention is closed, its modules run and their outputs are
-replaced by earlier ones. Steps are told by counting calls, branches by the table's `layout`.
+replaced by earlier ones. Steps are told by the scheduler's own, branches by the table's `layout`,
+and cross-attention by what modules are given when they are called.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+import inspect
+import re
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
+
+#: Processors are parts of an attention module, blocks are what holds one.
+ATTENTION = re.compile(r"(Atten|Attn)(?!.*(Processor|Block))")
 
 #: Branches in the rows of one batched call, by the table's layout.
 BRANCHES = {
     "uncond_first": ("uncond", "cond"),
     "cond_first": ("cond", "uncond"),
     "three": ("cond", "image", "uncond"),
-    "pag": ("uncond", "cond", "perturbed"),
     "single": ("cond",),
 }
+
+
+def expected(
+    row: Any,
+    pipe: Any,
+    *,
+    filling: Collection[int] = (),
+    replaying: Collection[int] = (),
+    estimator: str = "hold",
+    layout: str = "",
+    **how: Any,
+) -> torch.Tensor:
+    """The latents of a run in which gates are closed in some steps.
+
+    Args:
+        row: of the table.
+        pipe: built from it, and bare.
+        filling: the steps in which guidance is closed; evaluations, where a step takes several.
+        replaying: the same of cross-attention.
+        estimator: "none" or "hold".
+        layout: another one than the row's.
+        how: further settings of the row's call.
+    """
+    with ExitStack() as stack:
+        if filling:
+            stack.enter_context(filled(row, pipe, filling, estimator, layout or row.layout))
+        if replaying:
+            stack.enter_context(replayed(row, pipe, replaying))
+        latents: torch.Tensor = row.call(pipe, **how)
+    return latents
+
+
+def distance(found: torch.Tensor, right: torch.Tensor) -> float:
+    """Relative distance; 0 only where both are equal to the bit."""
+    if torch.equal(found, right):
+        return 0.0
+    return float((found - right).norm() / right.norm().clamp_min(1e-12)) or 1e-12
+
+
+class Clock:
+    """Steps, told by the calls of `scheduler.step`, and backbone calls within each of them."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.calls = 0
+
+    def next_step(self) -> None:
+        """The scheduler has moved."""
+        self.step, self.calls = self.step + 1, 0
+
+    def next_call(self) -> tuple[int, int]:
+        """(step, number within it) of the backbone call that is being made."""
+        self.calls += 1
+        return self.step, self.calls - 1
+
+
+@contextmanager
+def overridden(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute of this one object is another, for the length of a block."""
+    before = owner.__dict__.get(name)
+    owner.__dict__[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del owner.__dict__[name]
+        else:
+            owner.__dict__[name] = before
+
+
+@contextmanager
+def clocked(pipe: Any) -> Iterator[Clock]:
+    """A clock for one run of the pipeline."""
+    clock, own = Clock(), pipe.scheduler.step
+
+    @functools.wraps(own)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        moved = own(*args, **kwargs)
+        clock.next_step()
+        return moved
+
+    with overridden(pipe.scheduler, "step", step):
+        yield clock
+
+
+# -- guidance -------------------------------------------------------------------------------------
 
 
 def tensor_of(result: Any) -> torch.Tensor:
@@ -52,49 +143,37 @@ def with_tensor(result: Any, tensor: torch.Tensor) -> Any:
 
 
 class Filler:
-    """Overwrites what a closed guidance gate leaves out, call by call.
+    """Overwrites the other branches of backbone calls while guidance is closed."""
 
-    Args:
-        row: of the table.
-        closed: the steps in which guidance is closed.
-        estimator: "none" or "hold".
-    """
-
-    def __init__(self, row: Any, closed: Collection[int], estimator: str) -> None:
-        self.row, self.closed, self.estimator = row, closed, estimator
-        self.made = 0
+    def __init__(self, layout: str, clock: Clock, closed: Collection[int], estimator: str) -> None:
+        self.layout, self.clock = layout, clock
+        self.closed, self.estimator = closed, estimator
         self.deltas: dict[str, torch.Tensor] = {}
         self.cond = torch.empty(0)
 
     def __call__(self, result: Any) -> Any:
         """What the pipeline shall see in place of a backbone call's result."""
-        step, number = divmod(self.made, self.row.calls)
-        self.made += 1
+        step, number = self.clock.next_call()
         full = tensor_of(result)
-        fill = self._separate if self.row.layout == "separate" else self._batched
-        filled = fill(full, step, number)
-        return result if filled is None else with_tensor(result, filled)
+        if self.layout == "separate":
+            made = self._second(full, step, number)
+        else:
+            made = self._batch(full, step) if number == 0 else full
+        return result if made is full else with_tensor(result, made)
 
-    def _separate(self, full: torch.Tensor, step: int, number: int) -> torch.Tensor | None:
+    def _second(self, full: torch.Tensor, step: int, number: int) -> torch.Tensor:
+        """Of calls of one branch each the second is uncond's; a third has a perturbed model."""
         if number == 0:
             self.cond = full.clone()
-            return None
-        return self._other("uncond", self.cond, full, step)
+        return self._other("uncond", self.cond, full, step) if number == 1 else full
 
-    def _batched(self, full: torch.Tensor, step: int, number: int) -> torch.Tensor | None:
-        names = BRANCHES[self.row.layout]
-        if number or len(names) == 1:  # skip-layer guidance asks for cond once more
-            return None
+    def _batch(self, full: torch.Tensor, step: int) -> torch.Tensor:
+        names = BRANCHES[self.layout]
         parts = dict(zip(names, full.chunk(len(names)), strict=True))
-        made = [
-            part if name == "cond" else self._other(name, parts["cond"], part, step)
-            for name, part in parts.items()
-        ]
-        return torch.cat(made)
+        made = {n: self._other(n, parts["cond"], p, step) for n, p in parts.items() if n != "cond"}
+        return torch.cat([made.get(name, parts[name]) for name in names])
 
-    def _other(
-        self, name: str, cond: torch.Tensor, other: torch.Tensor, step: int
-    ) -> torch.Tensor:
+    def _other(self, name: str, cond: torch.Tensor, other: torch.Tensor, step: int) -> torch.Tensor:
         if step not in self.closed:
             self.deltas[name] = cond - other
             return other
@@ -103,80 +182,93 @@ class Filler:
 
 @contextmanager
 def filled(
-    row: Any, pipe: Any, *, closed: Collection[int], estimator: str = "hold"
-) -> Iterator[Filler]:
-    """The pipeline's backbone runs in full, and answers as with guidance closed in some steps."""
+    row: Any, pipe: Any, closed: Collection[int], estimator: str, layout: str
+) -> Iterator[None]:
+    """The backbone runs in full, and answers as with guidance closed in some steps."""
     backbone = row.denoiser(pipe)
-    own, filler = backbone.forward, Filler(row, closed, estimator)
+    own = backbone.forward
+    with clocked(pipe) as clock:
+        filler = Filler(layout, clock, closed, estimator)
 
-    @functools.wraps(own)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        return filler(own(*args, **kwargs))
+        @functools.wraps(own)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return filler(own(*args, **kwargs))
 
-    backbone.forward = forward
-    try:
-        yield filler
-    finally:
-        del backbone.forward
+        with overridden(backbone, "forward", forward):
+            yield
+
+
+# -- cross-attention ------------------------------------------------------------------------------
+
+
+def attentions(backbone: nn.Module) -> list[nn.Module]:
+    """The innermost modules whose class is called an attention."""
+
+    def named(module: nn.Module) -> bool:
+        return ATTENTION.search(type(module).__name__) is not None
+
+    return [
+        module
+        for module in backbone.modules()
+        if named(module) and not any(named(m) for m in module.modules() if m is not module)
+    ]
 
 
 def reads_context(module: nn.Module, args: Any, kwargs: Any, out: Any) -> bool:
-    """Whether an attention call was cross: its context is a tensor of its own, its output one."""
-    if not isinstance(out, torch.Tensor) or "Att" not in type(module).__name__:
+    """Whether a call was cross-attention: its context is a tensor of its own, its output is one.
+
+    Attention that text and picture share (SD3) returns two.
+    """
+    given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    asking = next(iter(given.values()))
+    context = given.get("encoder_hidden_states")
+    if isinstance(context, (tuple, list)):  # an IP-Adapter's is (text, pictures)
+        context = context[0]
+    if context is None or not isinstance(out, torch.Tensor):
         return False
-    given = [*args, *(v for k, v in kwargs.items() if "states" in k)]
-    tensors = [v for v in given if isinstance(v, torch.Tensor) and v.is_floating_point()]
-    named = kwargs.get("encoder_hidden_states")
-    context = named if named is not None else (tensors[1] if len(args) > 1 else None)
-    joint = getattr(module, "add_k_proj", None) is not None and type(module).__name__ == "Attention"
-    if not isinstance(context, torch.Tensor) or joint or context.ndim < 3:
-        return False
-    return context.data_ptr() != tensors[0].data_ptr()
+    return bool(context.data_ptr() != asking.data_ptr())
 
 
 class Replayer:
-    """Keeps what cross-attention gave in the last open step, and gives it again in closed ones."""
+    """Keeps what modules gave in the last open step, and gives it again in closed ones."""
 
-    def __init__(self, row: Any, closed: Collection[int]) -> None:
-        self.row, self.closed = row, closed
-        self.made = -1
-        self.kept: dict[tuple[nn.Module, int], torch.Tensor] = {}
+    def __init__(self, clock: Clock, closed: Collection[int], *, all_calls: bool) -> None:
+        self.clock, self.closed, self.all_calls = clock, closed, all_calls
+        self.now = (0, 0)
+        self.kept: dict[tuple[nn.Module, int], Any] = {}
 
     def begins(self, *_: Any) -> None:
         """A backbone call begins."""
-        self.made += 1
+        self.now = self.clock.next_call()
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
-        """A module was called: what it shall have given."""
-        step, number = divmod(self.made, self.row.calls)
-        if not reads_context(module, args, kwargs, out):
+        """What a module shall have given, where that is not what it gave."""
+        step, number = self.now
+        if not self.all_calls and not reads_context(module, args, kwargs, out):
             return None
         if step in self.closed:
             return self.kept[module, number]
-        self.kept[module, number] = out.clone()
+        self.kept[module, number] = tree_map(torch.clone, out)
         return None
-
-    @property
-    def sites(self) -> set[nn.Module]:
-        """The modules that were found to read a context."""
-        return {module for module, _ in self.kept}
 
 
 @contextmanager
-def replayed(row: Any, pipe: Any, *, closed: Collection[int]) -> Iterator[Replayer]:
-    """Every cross-attention of the pipeline's backbone stands still in some steps."""
-    backbone, replayer = row.denoiser(pipe), Replayer(row, closed)
-    handles = [backbone.register_forward_pre_hook(replayer.begins)]
-    handles += [
-        module.register_forward_hook(replayer, with_kwargs=True)
-        for module in backbone.modules()
-        if "Att" in type(module).__name__
-    ]
-    try:
+def replayed(
+    row: Any, pipe: Any, closed: Collection[int], modules: Collection[nn.Module] | None = None
+) -> Iterator[Replayer]:
+    """Modules of the pipeline's backbone stand still in some steps; all cross-attention, if none
+    are named.
+    """
+    backbone = row.denoiser(pipe)
+    with clocked(pipe) as clock, ExitStack() as stack:
+        replayer = Replayer(clock, closed, all_calls=modules is not None)
+        stack.enter_context(backbone.register_forward_pre_hook(replayer.begins))
+        for module in attentions(backbone) if modules is None else modules:
+            stack.enter_context(module.register_forward_hook(replayer, with_kwargs=True))
         yield replayer
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+# -- what ran -------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -185,9 +277,8 @@ def forwards(row: Any, pipe: Any) -> Iterator[list[int]]:
 
     Counted below whatever a gating puts in front: a call that is answered is no forward.
     """
-    names = (row.backbone, *row.experts)
-    watched = {id(getattr(pipe, name)) for name in names}
-    made: Any = own_class(row.denoiser(pipe))
+    watched = {id(getattr(pipe, name)) for name in (row.backbone, *row.experts)}
+    made: Any = next(c for c in type(row.denoiser(pipe)).__mro__ if "_tgate_bare" not in vars(c))
     own, rows = made.forward, []
 
     @functools.wraps(own)
@@ -202,38 +293,3 @@ def forwards(row: Any, pipe: Any) -> Iterator[list[int]]:
         yield rows
     finally:
         made.forward = own
-
-
-def own_class(backbone: nn.Module) -> type[nn.Module]:
-    """The class of diffusers that a backbone, gated or not, is an instance of."""
-    return next(c for c in type(backbone).__mro__ if "_tgate_bare" not in c.__dict__)
-
-
-def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Relative distance; 0 where both are equal to the bit."""
-    if torch.equal(found, expected):
-        return 0.0
-    return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
-
-
-def rows_asked(row: Any, *, steps: int, batch: int) -> list[int]:
-    """Rows of the backbone calls of an ungated run."""
-    return row.rows_a_step(batch) * steps
-
-
-def rows_left(row: Any, *, steps: int, batch: int, closed: Collection[int]) -> list[int]:
-    """Rows of the forwards that are left of them where guidance is closed in some steps."""
-    counted: list[int] = []
-    for step in range(steps):
-        asked = row.rows_a_step(batch)
-        if step not in closed:
-            counted += asked
-        elif row.layout == "separate":
-            counted += asked[: row.calls // 2]
-        else:
-            counted += [asked[0] // len(BRANCHES[row.layout]), *asked[1:]]
-    return counted
-
-
-#: Makes the expected run of a scene: `scene(row, pipe, closed)` as a context manager.
-Scene = Callable[[Any, Any, Collection[int]], Any]

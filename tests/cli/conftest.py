@@ -59,6 +59,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     letters = string.ascii_lowercase
     tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
+    # By way of files: transformers 4 makes a tokenizer of nothing else.
+    words = tmp_path_factory.mktemp("words")
+    (words / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (words / "merges.txt").write_text("#version: 0.2\n")
     torch.manual_seed(0)
     text = CLIPTextConfig(
         vocab_size=len(tokens),
@@ -90,9 +94,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipe = diffusers.StableDiffusionPipeline(
         vae=vae,
         text_encoder=CLIPTextModel(text),
-        tokenizer=CLIPTokenizer(
-            vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=16
-        ),
+        tokenizer=CLIPTokenizer.from_pretrained(words, model_max_length=16),
         unet=tiny_unet(),
         scheduler=scheduler,
         safety_checker=None,

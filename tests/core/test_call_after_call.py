@@ -12,6 +12,9 @@ import pytest
 import torch
 
 import tgate_sampling as tg
+from tests.conftest import load_helper
+
+newer = load_helper("newer.py")
 
 GATE = 3
 
@@ -150,17 +153,26 @@ def test_dropping_guidance_is_diffusers_own_cutoff(kit: Any, gate_step: int, ima
     assert torch.equal(gated, bare)
 
 
-def test_a_callback_may_stop_the_pipeline(kit: Any) -> None:
-    """`pipe._interrupt` ends a run early; the report says so and the next image is whole."""
+def stop(pipe: Any, step: int, timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """A callback that ends the run after the gate has closed."""
+    pipe._interrupt = step >= GATE
+    return state
 
-    def stop(pipe: Any, step: int, timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
-        pipe._interrupt = step >= GATE
-        return state
 
+@newer.needs_diffusers("0.33", "before it a pipeline tells nobody that it ends early")
+def test_a_pipeline_that_a_callback_stopped_holds_nothing(kit: Any) -> None:
+    """Its cache goes with it, not with the next image."""
     pipe = kit.make_pipe()
     with tg.gate(pipe, "fixed_step", gate_step=GATE) as gating:
         kit.call(pipe, callback_on_step_end=stop)
         assert gating.cache_bytes == 0
+
+
+def test_a_callback_may_stop_the_pipeline(kit: Any) -> None:
+    """`pipe._interrupt` ends a run early; the report says so and the next image is whole."""
+    pipe = kit.make_pipe()
+    with tg.gate(pipe, "fixed_step", gate_step=GATE) as gating:
+        kit.call(pipe, callback_on_step_end=stop)
         after = kit.call(pipe)
     assert [(len(r.steps), r.complete) for r in gating.runs] == [(GATE + 1, False), (6, True)]
     assert torch.equal(after, fresh(kit, POLICIES["hold"]))

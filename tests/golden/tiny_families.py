@@ -105,7 +105,7 @@ def _video_network() -> nn.Module:
 
 def _sd(unet: nn.Module) -> Any:
     return diffusers.StableDiffusionPipeline(
-        vae=None,
+        vae=_image_vae(),
         text_encoder=None,
         tokenizer=None,
         unet=unet,
@@ -118,7 +118,7 @@ def _sd(unet: nn.Module) -> Any:
 
 def _sdxl(unet: nn.Module, scheduler: Any = None) -> Any:
     return diffusers.StableDiffusionXLPipeline(
-        vae=None,
+        vae=_image_vae(),
         text_encoder=None,
         text_encoder_2=None,
         tokenizer=None,
@@ -137,7 +137,7 @@ def _pixart(kind: str, transformer: nn.Module) -> Any:
     return getattr(diffusers, kind)(
         tokenizer=None,
         text_encoder=None,
-        vae=_image_vae(),  # both kinds read its configuration
+        vae=_image_vae(),
         transformer=transformer,
         scheduler=diffusers.DPMSolverMultistepScheduler(**PIXART),
     )
@@ -145,6 +145,7 @@ def _pixart(kind: str, transformer: nn.Module) -> Any:
 
 @functools.cache
 def _image_vae() -> Any:
+    """Uncalled; PixArt reads its configuration, and so do SD and SDXL before diffusers 0.33."""
     return diffusers.AutoencoderKL(
         block_out_channels=(4, 4, 4, 4),
         down_block_types=("DownEncoderBlock2D",) * 4,

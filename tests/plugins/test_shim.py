@@ -291,7 +291,6 @@ def cut_off(at: int) -> Callable[..., dict[str, Any]]:
     return callback
 
 
-@pytest.mark.xfail(strict=True, reason="the driver reads once a run whether it is guided")
 @pytest.mark.parametrize("at", [1, 4])
 def test_guidance_that_a_callback_cuts_off_leaves_prompts_apart(at: int) -> None:
     """H1: before the gate or after it, two prompts give what each gives alone."""

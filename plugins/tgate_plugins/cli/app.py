@@ -267,9 +267,9 @@ def explain(
 
 @app.command()
 def compose(
-    show: Annotated[
+    show: Annotated[  # never True by default: click 8.1 would read `--list` as its opposite
         bool, typer.Option("--list", help="Print the table; so does leaving it out.")
-    ] = True,
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same, for programs.")] = False,
 ) -> None:
     """List which gates, layers and rules go together, and why others do not."""
@@ -277,5 +277,5 @@ def compose(
 
     if as_json:
         typer.echo(json.dumps(verb.to_list(), indent=2))
-    elif show:
+    else:
         verb.print_rules(console())

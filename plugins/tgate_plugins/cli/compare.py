@@ -79,9 +79,11 @@ def _interruptible(trial: Trial) -> Iterator[None]:
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable[[str, int], None]]:
+    if not console.is_terminal:  # rich 13 and 14.1 end even a disabled bar with an empty line
+        yield lambda label, total: None
+        return
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("warming up", total=None)
         done = -2  # the first call announces the warm-up, the second the first picture
 

@@ -137,6 +137,8 @@ def _hushed() -> Iterator[None]:
         with warnings.catch_warnings():
             # diffusers 0.42 renamed it to `dtype`; 0.29, our oldest, knows the old name only.
             warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+            # 0.29 warns of a name that it imports itself.
+            warnings.filterwarnings("ignore", "`Transformer2DModelOutput` is", FutureWarning)
             yield
     finally:
         speech.set_verbosity(before)
