@@ -40,7 +40,8 @@ test: $(VENV)/.stamp
 # A room of its own, since the oldest versions and the newest cannot share one.
 LOWEST := .venv-lowest
 LOWEST_TESTS = tests/test_lowest.py tests/core tests/adapters tests/cli tests/plugins/test_tgate*.py \
-	tests/plugins/test_policies.py tests/plugins/test_k_diffusion_denoiser.py tgate_sampling
+	tests/plugins/test_policies.py tests/plugins/test_k_diffusion_denoiser.py \
+	tests/zoo/test_loader.py tgate_sampling
 
 $(LOWEST)/.stamp: pyproject.toml constraints.txt constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)

@@ -63,6 +63,7 @@ def export_pipeline(pipeline: Any, merges: list[Merge], folder: Path, facts: dic
     for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
         part.half()
     pipeline.save_pretrained(new, safe_serialization=True)
+    name_for_every_version(new / "text_encoder" / "model.safetensors")
     edit_json(new / "text_encoder" / "config.json", _load_in_full_precision)
     edit_json(new / "vae" / "config.json", _forget_origin)
     write_slow_tokenizer(new / "tokenizer", merges)
@@ -78,6 +79,19 @@ def export_pipeline(pipeline: Any, merges: list[Merge], folder: Path, facts: dic
         path.chmod(0o644)
     swap_folder(new, folder)
     return size
+
+
+def name_for_every_version(weights: Path) -> None:
+    """Give a CLIP text encoder's weights the prefix that transformers before version 5 reads.
+
+    Version 5 saves them without it and reads both; version 4 would start from random values.
+    """
+    from safetensors.torch import load_file, save_file
+
+    found = load_file(weights)
+    prefix = "text_model."
+    named = {k if k.startswith(prefix) else f"{prefix}{k}": v for k, v in found.items()}
+    save_file(named, weights, metadata={"format": "pt"})
 
 
 def edit_json(path: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
