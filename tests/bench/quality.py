@@ -376,9 +376,9 @@ Where a cell is not bold, a method is no better than the plainest thing there is
 One hard gate loses nearly everywhere, by up to 17 dB, with any estimator: guidance moves until late
 in the run. It wins only where the plain run itself is far from converged (guidance 7.5, few rows),
 where anything that damps guidance helps. `interleave` guides the first third in full and ends
-between two looks. At guidance 4 it beats fewer steps at every budget with both samplers, in the mean
-and, but for one cell where it is equal, in the worst cases; at 7.5 it mostly does, and loses where
-so few steps are far from any picture.
+between two looks. At guidance 4 it beats fewer steps at every budget with both samplers, in the
+mean and, but for one cell where it is equal, in the worst cases; at 7.5 it mostly does, and loses
+where so few steps are far from any picture.
 `error_controlled`, the default, closes nowhere that it would lose: it equals fewer steps where
 there are few and beats them where there are many. T-GATE's own schedule is the `tgate` row.
 
