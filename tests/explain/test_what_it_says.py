@@ -188,7 +188,7 @@ def test_perturbed_attention_keeps_guidance_open_in_the_prediction(kit: Any) -> 
         ({"gate_step": 3}, "gate_step without a policy"),
         ({"policy": "fixed_step", "gate_stp": 3}, "has no option 'gate_stp'"),
         ({"policy": "fixed_step", "gate_step": 3, "refresh": 0}, "refresh=0 must be"),
-        ({"policy": "interleave", "merge": "mean"}, "cannot go with estimator='forecast'"),
+        ({"policy": "interleave", "merge": "mean"}, "cannot go with estimator='linear'"),
         ({"policy": "interleave", "compose": ["deepcache"]}, "no enabled DeepCacheSDHelper"),
         ({"policy": "block", "branch": 99}, "has the branches 0 to 5"),
     ],
