@@ -46,9 +46,12 @@ def cli() -> Callable[..., Answer]:
     return run
 
 
-@pytest.fixture(autouse=True)
-def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
+@pytest.fixture(autouse=True, scope="session")
+def _wide() -> Iterator[None]:
+    # Workers of pytest-xdist are given their terminal's width, and module fixtures run commands.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -65,16 +66,21 @@ def our_run(denoiser: LCMDenoiser, noise: Sequence[torch.Tensor], sample: Any = 
 def test_four_steps_are_the_scheduler_s(
     unets: Any, drawn: Any, monkeypatch: Any, prediction: Any, width: int | None
 ) -> None:
-    """The same latents to 1e-6, also where the guidance scale is an input of the model."""
-    text, noise = drawn
+    """The same latents to 1e-6, also where the guidance scale is an input of the model.
+
+    In float64: how a processor rounds float32 moves them by as much.
+    """
+    text, noise = drawn[0].double(), [n.double() for n in drawn[1]]
+    unet = copy.deepcopy(unets[width]).double()
     scheduler = diffusers.LCMScheduler(prediction_type=prediction)
     inputs = {"encoder_hidden_states": text}
     if width is not None:
         embed = diffusers.StableDiffusionPipeline.get_guidance_scale_embedding
-        inputs["timestep_cond"] = embed(None, torch.full((ROWS,), 7.0), width)  # type: ignore[arg-type]
-    theirs = scheduler_run(scheduler, unets[width], noise, monkeypatch, **inputs)
+        scale = torch.full((ROWS,), 7.0)
+        inputs["timestep_cond"] = embed(None, scale, width).double()  # type: ignore[arg-type]
+    theirs = scheduler_run(scheduler, unet, noise, monkeypatch, **inputs)
     denoiser = LCMDenoiser(
-        unets[width],
+        unet,
         scheduler.alphas_cumprod,
         cond=text,
         guidance_scale=8.0 if width else 1.0,
