@@ -91,6 +91,11 @@ def _never(config: Any) -> bool:
     return False
 
 
+def takes_guidance(config: Any) -> bool:
+    """Whether a transformer has the guidance scale as an input, as Flux and Sana-Sprint."""
+    return bool(getattr(config, "guidance_embeds", False))
+
+
 @dataclass(frozen=True)
 class Backbone:
     """One model class of diffusers.

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any
 
 from tgate_adapters import recipes_dit as pictures
 from tgate_adapters import recipes_video as videos
 from tgate_adapters._diffusers import DiffusersAdapter
-from tgate_adapters.description import Backbone
+from tgate_adapters.description import Backbone, takes_guidance
 from tgate_sampling.hookspecs import RegisterAdapter, hookimpl
 
 #: Why guidance stays open where one output is not all.
 TWO = "the backbone predicts video and sound, and an estimate would stand in for the video alone"
-
-
-def _takes_guidance(config: Any) -> bool:
-    """Sana-Sprint's transformer has the guidance scale as an input."""
-    return bool(getattr(config, "guidance_embeds", False))
 
 
 TABLE = MappingProxyType(
@@ -26,8 +20,8 @@ TABLE = MappingProxyType(
         for about in (
             Backbone("PixArtTransformer2DModel", pictures.pixart),
             Backbone("HunyuanDiT2DModel", pictures.hunyuan_dit),
-            Backbone("SanaTransformer2DModel", pictures.sana, embeds=_takes_guidance),
-            Backbone("SanaVideoTransformer3DModel", videos.sana_video, embeds=_takes_guidance),
+            Backbone("SanaTransformer2DModel", pictures.sana, embeds=takes_guidance),
+            Backbone("SanaVideoTransformer3DModel", videos.sana_video, embeds=takes_guidance),
             Backbone("WanTransformer3DModel", videos.wan, calls="separate"),
             Backbone(
                 "WanVACETransformer3DModel",

@@ -14,7 +14,7 @@ from typing import Any
 from tgate_adapters import recipes_mmdit as pictures
 from tgate_adapters import recipes_mmdit_video as videos
 from tgate_adapters._diffusers import DiffusersAdapter
-from tgate_adapters.description import Backbone
+from tgate_adapters.description import Backbone, takes_guidance
 from tgate_sampling.hookspecs import RegisterAdapter, hookimpl
 
 
@@ -34,10 +34,6 @@ FRAMES = frozenset(
 )
 
 
-def _takes_guidance(config: Any) -> bool:
-    return bool(getattr(config, "guidance_embeds", False))
-
-
 def _joint(model: str, recipe: Any = None, **about: Any) -> Backbone:
     return Backbone(model, recipe, cross=(), selfs=(), **about)
 
@@ -51,18 +47,18 @@ TABLE = MappingProxyType(
                 "FluxTransformer2DModel",
                 pictures.flux,
                 text=STREAM,
-                embeds=_takes_guidance,
+                embeds=takes_guidance,
                 calls="separate",
             ),
             _joint(
-                "Flux2Transformer2DModel", pictures.flux_2, calls="separate", embeds=_takes_guidance
+                "Flux2Transformer2DModel", pictures.flux_2, calls="separate", embeds=takes_guidance
             ),
             _joint(
                 "QwenImageTransformer2DModel",
                 pictures.qwen_image,
                 text=_stream("txt_mod", *PROJECTIONS, "txt_mlp"),
                 calls="separate",
-                embeds=_takes_guidance,
+                embeds=takes_guidance,
             ),
             _joint(
                 "ChromaTransformer2DModel",
@@ -81,13 +77,13 @@ TABLE = MappingProxyType(
                 "HunyuanVideoTransformer3DModel",
                 videos.hunyuan_video,
                 calls="separate",
-                embeds=_takes_guidance,
+                embeds=takes_guidance,
             ),
             _joint(
                 "HunyuanImageTransformer2DModel",
                 pictures.hunyuan_image,
                 calls="separate",
-                embeds=_takes_guidance,
+                embeds=takes_guidance,
             ),
             _joint("MochiTransformer3DModel", videos.mochi),
             _joint("Lumina2Transformer2DModel", pictures.lumina_2, calls="separate"),
@@ -114,7 +110,7 @@ TABLE = MappingProxyType(
                 "HunyuanVideoFramepackTransformer3DModel",
                 videos.framepack,
                 whole=FRAMES,
-                embeds=_takes_guidance,
+                embeds=takes_guidance,
                 calls="separate",
             ),
             _joint("MotifVideoTransformer3DModel", videos.motif_video, calls="separate"),
