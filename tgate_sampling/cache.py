@@ -58,8 +58,8 @@ def narrow(kept: Kept, branches: Layout, merge: str) -> Kept | None:
     return Kept(map_tensors(take, kept.value), branches)
 
 
-def _two() -> deque[Look]:
-    return deque(maxlen=2)  # no estimator rests on more
+def _three() -> deque[Look]:
+    return deque(maxlen=3)  # no estimator rests on more
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Slot:
 
     signature: Signature | None = None
     kept: dict[str, Kept] = field(default_factory=dict)
-    looks: dict[str, deque[Look]] = field(default_factory=lambda: defaultdict(_two))
+    looks: dict[str, deque[Look]] = field(default_factory=lambda: defaultdict(_three))
     version: int = 0
 
     def admit(self, new: Signature) -> bool:

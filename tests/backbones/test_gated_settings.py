@@ -96,7 +96,7 @@ def test_interleaved_looks_renew_what_is_held(name: str) -> None:
 
 @pytest.mark.parametrize("name", pipelines.PIPELINES)
 def test_the_default_policy_runs(name: str) -> None:
-    """With a tolerance that lets it close it saves rows, by `forecast`, without an event."""
+    """With a tolerance that lets it close it saves rows, by `linear`, without an event."""
     row, pipe = pipelines.PIPELINES[name], gated.made(name)
     run = gated.run(row, pipe, {"steps": LONG}, "error_controlled", tolerance=10.0)
     assert run.latents.isfinite().all()

@@ -91,19 +91,18 @@ AT_EQUAL_COST = (
     Method("gate at 0.4, `decay`", share(0.4, gates=GUIDE), {"estimator": "decay"}),
     Method("gate at 0.4, `linear`", share(0.4, gates=GUIDE), {"estimator": "linear"}),
     Method("`interleave`, `hold`", same("interleave"), {"estimator": "hold"}),
-    Method("`interleave`, `forecast`", same("interleave"), {"estimator": "forecast"}),
     Method("`interleave`, `linear` (its own)", same("interleave")),
     Method(
         "`interleave`, `linear`, cross gate too",
         same("interleave", gates=("guidance", "cross")),
     ),
     Method(
-        "`budgeted`, `forecast`",
+        "`budgeted`, `linear`",
         same("never"),
         spends=lambda budget: tg.get_policy("budgeted", rows=budget),
         watches=True,
     ),
-    Method("`error_controlled`, `forecast` (the default)", same("error_controlled"), watches=True),
+    Method("`error_controlled`, `linear` (the default)", same("error_controlled"), watches=True),
 )
 AT_ONE_GATE = tuple(
     Method(

@@ -231,6 +231,62 @@ def test_linear_fits_half_precision_in_float32(size: float) -> None:
     torch.testing.assert_close(found.float(), size * uncond, rtol=0, atol=1e-2 * size)
 
 
+def drifting(
+    seed: int, slope: float, kept: float, *, rows: int = 2
+) -> tuple[list[Look], torch.Tensor, torch.Tensor]:
+    """Three looks a level apart; what cond does not explain goes on by the share `kept`.
+
+    The drift is made orthogonal to the movement of cond, so that the fits do not mix.
+    """
+    c0, c1, c2, c3, d0, free = draws(seed, 6, (rows, *SHAPE[1:]))
+    moves = torch.stack([c1 - c0, c2 - c1], 1).flatten(2).mT.double()  # (rows, N, 2)
+    along, _ = torch.linalg.qr(moves)
+    plain = free.flatten(1).double()[..., None]
+    free = (plain - along @ (along.mT @ plain)).float().view_as(free)
+    d1 = d0 + slope * (c1 - c0) + free
+    d2 = d1 + slope * (c2 - c1) + kept * free
+    looks = [Look(d, float(3 - i), c) for i, (d, c) in enumerate(((d0, c0), (d1, c1), (d2, c2)))]
+    return looks, c3, kept * free
+
+
+@given(seeds, st.floats(-0.9, 0.9), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+@quick
+def test_linear_trusts_a_drift_by_how_it_went_on(
+    seed: int, slope: float, kept: float, reach: float
+) -> None:
+    """delta = d2 + b (c - c2) + TRUST p r u, with p the share the drift kept at the last look."""
+    looks, cond, drift = drifting(seed, slope, kept)
+    found = cond - guidance.linear(cond, looks, 1.0 - reach)
+    assert looks[2].cond is not None
+    wanted = looks[2].delta + slope * (cond - looks[2].cond) + guidance.TRUST * kept * reach * drift
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.05)
+
+
+@given(seeds, st.floats(-0.9, 0.9), st.floats(-3.0, -0.01))
+@quick
+def test_linear_does_not_trust_a_drift_that_turned_back(
+    seed: int, slope: float, kept: float
+) -> None:
+    """A negative share is none: what is left is the fit of the last two looks."""
+    looks, cond, _ = drifting(seed, slope, kept)
+    found = guidance.linear(cond, looks, 0.5)
+    torch.testing.assert_close(found, guidance.linear(cond, looks[1:], 0.5), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("unknown", [0, 1, 2, "now"])
+def test_linear_asks_no_drift_where_a_level_is_unknown(unknown: int | str) -> None:
+    """It then rests on its last two looks alone."""
+    looks, cond, _ = drifting(5, 0.5, 0.8)
+    plain = guidance.linear(cond, looks[1:], 0.5)
+    assert not torch.equal(guidance.linear(cond, looks, 0.5), plain)
+    now = None if unknown == "now" else 0.5
+    looks = [
+        Look(look.delta, None if i == unknown else look.level, look.cond)
+        for i, look in enumerate(looks)
+    ]
+    assert torch.equal(guidance.linear(cond, looks, now), plain)
+
+
 # -- all ------------------------------------------------------------------------------------------
 
 
@@ -263,8 +319,8 @@ def test_an_estimate_is_finite_and_leaves_its_inputs_alone(
 def test_an_estimator_uses_what_it_says(name: str) -> None:
     """Fewer looks than `memory`, a level, a kept cond matter exactly where it declares them."""
     estimator = ESTIMATORS[name]
-    cond, looks = draws(9, 1)[0], two_looks(0, 1.0, 0.5)
-    older = Look(draws(5, 1)[0], 2.0, draws(6, 1)[0])
+    looks, cond, _ = drifting(0, 0.5, 0.9)  # levels 3, 2, 1
+    older = Look(draws(5, 1)[0], 4.0, draws(6, 1)[0])
     found = estimator.fill(cond, looks, 0.2)
     assert torch.equal(estimator.fill(cond, [older, *looks], 0.2), found)
     newest = looks[len(looks) - estimator.memory :]

@@ -92,7 +92,7 @@ layered = st.one_of(
     named("convergence", threshold=st.floats(0.05, 5.0), patience=small, gates=some_gates),
     named("cosine_delta", min_cosine=st.floats(-1, 0.9), max_delta=st.just(2.0), gates=some_gates),
     named("adaptive_guidance", threshold=st.floats(-1, 0.99), look_every=small, gates=some_gates),
-    named("error_controlled", tolerance=st.floats(0.01, 5.0), longest=small, gates=some_gates),
+    named("error_controlled", tolerance=st.floats(0.01, 5.0), every=small, gates=some_gates),
     named("budgeted", speedup=st.floats(1.05, 1.9), warm_up=small, gates=some_gates),
     named("guidance_interval", start=st.floats(0, 0.4), stop=st.floats(0.5, 1), gates=some_gates),
 )

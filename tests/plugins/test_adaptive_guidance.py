@@ -14,7 +14,8 @@ import tgate_sampling as tg
 from tests import pipes
 from tests.compose import toys
 from tests.kload import sampling
-from tgate_plugins.error_controlled import Budgeted, ErrorControlled, next_gap
+from tgate_plugins.error_controlled import Budgeted, ErrorControlled, expected
+from tgate_plugins.interleave import Interleave
 from tgate_sampling.errors import OptionError
 from tgate_sampling.policy import DEFAULT_POLICY
 from tgate_sampling.signals import Signal, Signals
@@ -38,10 +39,12 @@ def drive(policy: tg.Policy, total: int, answer: Any) -> str:
     return "".join(marks)
 
 
-def test_a_perfect_estimate_is_looked_at_less_and_less() -> None:
-    """The gap grows by one step a look, up to `longest`."""
-    policy = ErrorControlled(warm_up=2, longest=4)
-    assert drive(policy, 14, lambda i: guidance(error=0.0)) == "..#.##.###.###"
+@pytest.mark.parametrize("total", [5, 7, 12, 22, 25])
+def test_a_perfect_estimate_is_interleaved(total: int) -> None:
+    """With no error every step closes that `interleave` closes."""
+    plan = Interleave().plan(total)
+    marks = "".join("#" if d.closed else "." for d in plan)
+    assert drive(ErrorControlled(), total, lambda i: guidance(error=0.0)) == marks
 
 
 def test_a_bad_estimate_is_never_used() -> None:
@@ -49,13 +52,21 @@ def test_a_bad_estimate_is_never_used() -> None:
     assert drive(ErrorControlled(), 12, lambda i: guidance(error=1.0)) == "." * 12
 
 
+def test_what_is_looked_at_after_all_narrows_the_next_gap() -> None:
+    """One bad look costs the estimate after it; the next look is nearer, and is judged so."""
+    errors = {2: 0.5}
+    marks = drive(ErrorControlled(), 9, lambda i: guidance(error=errors.get(i, 0.1)))
+    assert marks == "....#.#.#"
+    errors = {3: 0.5}
+    marks = drive(ErrorControlled(), 9, lambda i: guidance(error=errors.get(i, 0.1)))
+    assert marks == "......#.#"
+
+
 @given(error=st.floats(0, 2), gap=st.integers(1, 6))
-def test_the_next_gap_keeps_the_tolerance_as_predicted(error: float, gap: int) -> None:
-    """Whatever was measured, a gap above 1 is one whose predicted error is accepted."""
-    policy = ErrorControlled()
-    allowed = next_gap(error, gap, policy)
-    assert 1 <= allowed <= policy.longest
-    assert allowed == 1 or error * (allowed / gap) ** 1.5 <= policy.tolerance
+def test_an_estimate_is_worse_the_longer_ago_the_look(error: float, gap: int) -> None:
+    """At the distance that was measured it is as measured, before that less, after it more."""
+    assert expected(error, gap, gap) == pytest.approx(error)
+    assert expected(error, gap, gap + 1) >= expected(error, gap, gap) >= expected(error, gap, 1)
 
 
 @settings(deadline=None)
