@@ -24,6 +24,19 @@ def test_it_reads_nearly_every_real_render() -> None:
     assert min(shares.values()) >= 0.98
 
 
+def test_features_are_few_and_the_heads_read_their_maps() -> None:
+    """The average over places of the very maps that the object and background heads see."""
+    model = classifier.load_classifier(loader.MODELS / "emoji-classifier")
+    torch.manual_seed(0)
+    pictures = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        features = model.features(pictures)
+        maps = model.body(pictures * 2 - 1).reshape(3, 96, 4, 4)
+        assert features.shape == (3, 96)
+        assert torch.allclose(features, maps.flatten(2).mean(dim=2), atol=1e-5)
+        assert not torch.allclose(features, model.features(pictures.flip(1)), atol=1e-3)
+
+
 def test_halves_show_the_left_and_the_right_middle() -> None:
     pictures = torch.zeros(1, 3, 32, 32)
     pictures[:, 0, 8:24, :16] = 1.0

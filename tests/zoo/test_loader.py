@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,111 @@ from tgate_zoo.classifier import load_classifier
 diffusers = pytest.importorskip("diffusers")
 
 
+CLASSES = {
+    "emoji-lcm": "LatentConsistencyModelPipeline",
+    "emoji-pixart": "PixArtAlphaPipeline",
+    "emoji-sd": "StableDiffusionPipeline",
+    "emoji-sdxl": "StableDiffusionXLPipeline",
+}
+# What a plain pipeline of the library has to be told for pictures of 32 pixels.
+CALL: dict[str, dict[str, Any]] = {
+    "emoji-pixart": {"use_resolution_binning": False, "clean_caption": False}
+}
+
+
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
     torch.set_num_threads(1)
     return loader.load("emoji-sd")
 
 
+@pytest.fixture(scope="module", params=sorted(CLASSES))
+def each(request: pytest.FixtureRequest) -> Any:
+    torch.set_num_threads(1)
+    return request.param, loader.load(request.param)
+
+
 def test_the_zoo_names_its_models() -> None:
-    assert "emoji-sd" in loader.zoo_models()
+    assert loader.zoo_models() == tuple(sorted(CLASSES))
     assert (loader.model_path("emoji-sd") / "model_index.json").is_file()
 
 
+def test_the_defaults_are_a_models_own() -> None:
+    found = {name: loader.defaults(name) for name in CLASSES}
+    few, many = {"steps": 4, "guidance": 4.0}, {"steps": 25, "guidance": 4.0}
+    assert found == {name: few if name == "emoji-lcm" else many for name in CLASSES}
+    with pytest.raises(loader.UnknownModelError, match="emoji-sd"):
+        loader.defaults("emoji_sd")
+
+
+def test_each_loads_as_the_class_it_names_and_draws_when_given_a_prompt_only(each: Any) -> None:
+    name, loaded = each
+    assert type(loaded).__name__ == CLASSES[name]
+    assert isinstance(loaded, getattr(diffusers, CLASSES[name]))
+    weights = [p for part in loaded.components.values() for p in _parameters(part)]
+    assert {p.dtype for p in weights} == {torch.float32}
+    result = loaded(scenes.PROMPTS[0], num_inference_steps=2, output_type="pt")
+    assert result.images.shape == (1, 3, scenes.IMAGE_SIZE, scenes.IMAGE_SIZE)
+    assert torch.isfinite(result.images).all()
+
+
+def _parameters(part: Any) -> list[Any]:
+    return list(part.parameters()) if isinstance(part, torch.nn.Module) else []
+
+
+def test_each_is_an_ordinary_folder_that_draws_the_same(each: Any) -> None:
+    name, loaded = each
+    plain = getattr(diffusers, CLASSES[name]).from_pretrained(loader.model_path(name))
+    plain.set_progress_bar_config(disable=True)
+
+    def draw(pipeline: Any, **options: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        images: torch.Tensor = pipeline(
+            scenes.PROMPTS[1], num_inference_steps=3, output_type="pt", **options
+        ).images
+        return images
+
+    assert torch.allclose(draw(plain, **CALL.get(name, {})), draw(loaded), atol=1e-4)
+
+
+def test_half_precision_is_given_when_asked_for() -> None:
+    loaded = loader.load("emoji-pixart", torch.bfloat16)
+    assert loaded.transformer.dtype == loaded.text_encoder.dtype == torch.bfloat16
+
+
+def test_what_pixart_saves_is_an_ordinary_pipeline(tmp_path: Path) -> None:
+    loader.load("emoji-pixart").save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["_class_name"] == "PixArtAlphaPipeline"
+    assert isinstance(
+        diffusers.DiffusionPipeline.from_pretrained(tmp_path), diffusers.PixArtAlphaPipeline
+    )
+
+
+def test_pixart_still_does_what_it_is_told() -> None:
+    """An argument that is given wins: binning knows no picture this small."""
+    loaded = loader.load("emoji-pixart")
+    with pytest.raises(ValueError, match="Invalid sample size"):
+        loaded(scenes.PROMPTS[0], num_inference_steps=1, use_resolution_binning=True)
+
+
+def test_all_models_together_are_small() -> None:
+    files = [path for path in loader.MODELS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 30_000_000
+
+
+def test_all_share_one_autoencoder() -> None:
+    weights = {
+        (loader.model_path(name) / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+        for name in CLASSES
+    }
+    assert len(weights) == 1
+
+
 def test_an_unknown_name_is_one_sentence_with_the_nearest() -> None:
-    with pytest.raises(loader.UnknownModelError, match=r"no model 'emoji_sd'.*emoji-sd\.$"):
+    with pytest.raises(
+        loader.UnknownModelError, match="no model 'emoji_sd'; the nearest is emoji-sd,"
+    ):
         loader.model_path("emoji_sd")
 
 
@@ -65,9 +158,12 @@ def test_the_folder_is_small() -> None:
     assert classifier.stat().st_size <= 1_500_000
 
 
-def test_held_out_captions_come_out_right(pipeline: Any) -> None:
+def test_held_out_captions_come_out_right(each: Any) -> None:
+    name, loaded = each
     drawn = [scene for scene in evaluate.held_out_scenes(16) if scene.second is None]
-    pictures = evaluate.generate(pipeline, [scene.caption for scene in drawn])
+    pictures = evaluate.generate(
+        loaded, [scene.caption for scene in drawn], **loader.defaults(name)
+    )
     verdicts = evaluate.judge(load_classifier(loader.MODELS / "emoji-classifier"), drawn, pictures)
     assert len(verdicts) == 8
     assert pictures.min() >= 0

@@ -53,6 +53,15 @@ class EmojiClassifier(nn.Module):
         self.objects = nn.Linear(features, objects)
         self.backgrounds = nn.Linear(features, backgrounds)
 
+    def features(self, pictures: Tensor) -> Tensor:
+        """What the last convolution sees, averaged over the picture; shape (n, 96).
+
+        For distances between sets of pictures, such as the Frechet distance.
+        """
+        # Without flattening and dropout, the last two layers.
+        maps: Tensor = self.body[:-2](pictures * 2 - 1)
+        return maps.mean(dim=(2, 3))
+
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Object logits and background logits."""
         features = self.body(pictures * 2 - 1)

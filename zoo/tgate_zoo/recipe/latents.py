@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tgate_zoo.recipe.denoise import LatentPool
 from tgate_zoo.recipe.files import load_checkpoint, save_checkpoint
 from tgate_zoo.recipe.text import encode_captions
-from tgate_zoo.recipe.unet import LatentPool
 from tgate_zoo.recipe.vae import encode_all
 
 
@@ -54,7 +54,7 @@ def latent_pool(
     path: Path, vae: Any, images: NDArray[np.uint8], captions: Sequence[str], tokenizer: Any
 ) -> LatentPool:
     """The scaled latents and token numbers of a pool, encoded once and then read from `path`."""
-    state, key = load_checkpoint(path), _digest(captions)
+    state, key = load_checkpoint(path), _digest(vae, captions)
     if state is None or state.get("captions") != key:
         means, deviations = encode_all(vae, images)
         factor = vae.config.scaling_factor
@@ -68,5 +68,9 @@ def latent_pool(
     )
 
 
-def _digest(captions: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(captions).encode()).hexdigest()
+def _digest(vae: Any, captions: Sequence[str]) -> str:
+    # Latents of another autoencoder mean nothing to this one.
+    found = hashlib.sha256("\n".join(captions).encode())
+    for value in vae.encoder.state_dict().values():
+        found.update(value.contiguous().numpy().tobytes())
+    return found.hexdigest()

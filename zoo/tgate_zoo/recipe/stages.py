@@ -1,92 +1,46 @@
-"""The stages of the recipe in order; each picks up what the one before left in the work folder."""
+"""The stages of each model in order; each picks up what the one before left in the work folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from tgate_zoo import scenes
-from tgate_zoo.recipe import pool
-from tgate_zoo.recipe.clock import Budget
+from tgate_zoo.recipe import diffusion, distillation, models, pool
+from tgate_zoo.recipe.place import BASE, CLASSIFIER, Recipe, train_pool
 from tgate_zoo.untyped import diffusers
 
-STAGES = ("scenes", "vae", "classifier", "unet", "export")
-MODEL, CLASSIFIER = "emoji-sd", "emoji-classifier"
+VAE_MINUTES, CLASSIFIER_STEPS = 20.0, 1_800
 
-LATENT_FACTOR = 4
-
-VAE_MINUTES, CLASSIFIER_STEPS, UNET_MINUTES = 20.0, 1_800, 42.0
+Stage = Callable[[Recipe], None]
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How many scenes are rendered for what; pairs count trained and held-out scenes.
+def run_stage(recipe: Recipe, stage: str, name: str = BASE) -> None:
+    """Run one stage of a model.
 
-    `centre` is how many of the training scenes the latents' scale is taken from.
+    Raises ValueError for an unknown model or stage, FontMissingError without the font,
+    FileNotFoundError when an earlier stage has not run.
     """
-
-    train: int = 40_000
-    classifier: tuple[int, int] = (9_000, 7_000)
-    test: tuple[int, int] = (2_000, 2_000)
-    centre: int = 8_000
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Where the recipe works and what it starts from.
-
-    `work` takes caches and checkpoints, `out` the finished model folders; `minutes` and `steps`
-    replace the default limit of the stage that runs (of the UNet when all stages run); `note` is
-    a remark for the model card.
-    """
-
-    out: Path
-    work: Path
-    seed: int = 0
-    font: Path = scenes.FONT_PATH
-    minutes: float | None = None
-    steps: int | None = None
-    resume: bool = True
-    note: str = ""
-    sizes: Sizes = field(default_factory=Sizes)
-    say: Callable[[str], object] = lambda line: None
-
-    def budget(self, *, minutes: float | None = None, steps: int | None = None) -> Budget:
-        """The given limit, or else the default one."""
-        if self.minutes is not None or self.steps is not None:
-            return Budget(steps=self.steps, minutes=self.minutes)
-        return Budget(steps=steps, minutes=minutes)
-
-
-def run_stage(recipe: Recipe, stage: str) -> None:
-    """Run one stage.
-
-    Raises ValueError for an unknown stage, FontMissingError without the font, FileNotFoundError
-    when an earlier stage has not run.
-    """
-    actions: dict[str, Callable[[Recipe], None]] = {
-        "scenes": _scenes,
-        "vae": _vae,
-        "classifier": _classifier,
-        "unet": _unet,
-        "export": _export,
-    }
+    if name not in RECIPES:
+        raise ValueError(
+            f"There is no recipe for {name!r}; the zoo can train {', '.join(RECIPES)}."
+        )
+    actions = RECIPES[name]
     if stage not in actions:
-        raise ValueError(f"There is no stage {stage!r}; give one of {', '.join(STAGES)}.")
+        raise ValueError(f"{name} has no stage {stage!r}; give one of {', '.join(actions)}.")
     recipe.work.mkdir(parents=True, exist_ok=True)
     actions[stage](recipe)
+
+
+def is_training(stage: str) -> bool:
+    """True for the stages that a limit in steps or minutes is meant for when all stages run."""
+    return stage not in ("scenes", "vae", "classifier", "export")
 
 
 def _drawn(parts: tuple[int, int], seed: int) -> list[scenes.Scene]:
     seen = scenes.draw_scenes(parts[0], seed)
     return seen + scenes.draw_scenes(parts[1], seed + 1, held_out=True)
-
-
-def _train_pool(recipe: Recipe) -> pool.Pool:
-    drawn = scenes.draw_scenes(recipe.sizes.train, recipe.seed)
-    return pool.cached_pool(recipe.work, "train", drawn, seed=recipe.seed, font=recipe.font)
 
 
 def _classifier_pool(recipe: Recipe) -> tuple[pool.Pool, list[scenes.Scene]]:
@@ -101,23 +55,29 @@ def _test_pool(recipe: Recipe) -> tuple[pool.Pool, list[scenes.Scene]]:
     return made, drawn
 
 
-def _scenes(recipe: Recipe) -> None:
-    for made in (_train_pool(recipe), _classifier_pool(recipe)[0], _test_pool(recipe)[0]):
-        recipe.say(f"{len(made.captions):,} scenes of {made.images.shape[1]} pixels are ready.")
+def _say_pool(recipe: Recipe, made: pool.Pool) -> None:
+    recipe.say(f"{len(made.captions):,} scenes of {made.images.shape[1]} pixels are ready.")
+
+
+def _train_scenes(recipe: Recipe) -> None:
+    _say_pool(recipe, train_pool(recipe))
+
+
+def _all_scenes(recipe: Recipe) -> None:
+    for made in (train_pool(recipe), _classifier_pool(recipe)[0], _test_pool(recipe)[0]):
+        _say_pool(recipe, made)
 
 
 def _vae(recipe: Recipe) -> None:
     from tgate_zoo.recipe.latents import centre_latents
     from tgate_zoo.recipe.vae import reconstruction_psnr, train_vae
 
-    images = _train_pool(recipe).images
+    images = train_pool(recipe).images
     budget = recipe.budget(minutes=VAE_MINUTES)
     checkpoint = recipe.work / "vae.pt"
     vae = train_vae(images, checkpoint, budget, seed=recipe.seed, resume=recipe.resume)
     factor = centre_latents(vae, images[: recipe.sizes.centre])
     vae.save_pretrained(recipe.work / "vae")
-    # Latents of an earlier autoencoder mean nothing to this one.
-    (recipe.work / "latents.pt").unlink(missing_ok=True)
     psnr = reconstruction_psnr(vae, _test_pool(recipe)[0].images[-512:])
     recipe.say(f"Autoencoder: {psnr:.1f} dB on unseen renders, scaling factor {factor:.4f}.")
 
@@ -142,7 +102,7 @@ def _classifier(recipe: Recipe) -> None:
         recipe.say(f"Classifier on unseen renders, {name}: {share:.1%} right.")
 
 
-def _vae_of(recipe: Recipe) -> Any:
+def _own_vae(recipe: Recipe) -> Any:
     folder = recipe.work / "vae"
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
@@ -152,83 +112,46 @@ def _vae_of(recipe: Recipe) -> Any:
     return diffusers().AutoencoderKL.from_pretrained(folder).eval()
 
 
-def _unet(recipe: Recipe) -> None:
-    import torch
-
-    from tgate_zoo.recipe.latents import latent_pool
-    from tgate_zoo.recipe.text import build_tokenizer
-    from tgate_zoo.recipe.unet import build_denoiser, train_unet
-
-    vae, made = _vae_of(recipe), _train_pool(recipe)
-    tokenizer = build_tokenizer(scenes.vocabulary())
-    latents = latent_pool(recipe.work / "latents.pt", vae, made.images, made.captions, tokenizer)
-    torch.manual_seed(recipe.seed)
-    train_unet(
-        build_denoiser(tokenizer, scenes.IMAGE_SIZE // LATENT_FACTOR),
-        latents,
-        recipe.work / "unet.pt",
-        recipe.budget(minutes=UNET_MINUTES),
-        seed=recipe.seed,
-        resume=recipe.resume,
-    )
+def _train_base(recipe: Recipe) -> None:
+    diffusion.train(recipe, models.SD, _own_vae)
 
 
-def _export(recipe: Recipe) -> None:
-    from tgate_zoo.recipe.export import assemble, export_pipeline
-    from tgate_zoo.recipe.text import build_tokenizer, learn_merges
-    from tgate_zoo.recipe.unet import BATCH, load_denoiser, trained_state
-
-    state = trained_state(recipe.work / "unet.pt")
-    steps, seconds = int(state["step"]), float(state["seconds"])
-    words = scenes.vocabulary()
-    tokenizer = build_tokenizer(words)
-    side = scenes.IMAGE_SIZE // LATENT_FACTOR
-    pipeline = assemble(_vae_of(recipe), load_denoiser(state, tokenizer, side), tokenizer)
-    facts = {
-        "name": MODEL,
-        "license": "Apache-2.0",
-        "image_size": scenes.IMAGE_SIZE,
-        "training": _training_facts(recipe, steps, seconds),
-    }
-    size = export_pipeline(pipeline, learn_merges(words), recipe.out / MODEL, facts)
-    recipe.say(
-        f"{recipe.out / MODEL}: {size:,} bytes after {steps:,} steps, {steps * BATCH:,} samples "
-        f"and {seconds / 60:.0f} minutes."
-    )
-
-
-def _training_facts(recipe: Recipe, steps: int, seconds: float) -> dict[str, Any]:
-    from tgate_zoo.recipe import unet, vae
+def _export_base(recipe: Recipe) -> None:
+    from tgate_zoo.recipe import vae
     from tgate_zoo.recipe.files import load_checkpoint
 
-    vae_state = load_checkpoint(recipe.work / "vae.pt") or {"step": 0, "seconds": 0.0}
+    state = load_checkpoint(recipe.work / "vae.pt") or {"step": 0, "seconds": 0.0}
+    facts = {
+        "vae_steps": state["step"],
+        "vae_samples": state["step"] * vae.BATCH,
+        "vae_minutes": round(state["seconds"] / 60, 1),
+    }
+    diffusion.export(recipe, models.SD, _own_vae, facts)
+
+
+def _plain(model: models.Model) -> Mapping[str, Stage]:
     return {
-        "seed": recipe.seed,
-        "pool_scenes": recipe.sizes.train,
-        "vae_steps": vae_state["step"],
-        "vae_samples": vae_state["step"] * vae.BATCH,
-        "vae_minutes": round(vae_state["seconds"] / 60, 1),
-        "steps": steps,
-        "batch": unet.BATCH,
-        "samples": steps * unet.BATCH,
-        "minutes": round(seconds / 60, 1),
-        "peak_rate": unet.PEAK_RATE,
-        "drop_caption": unet.DROP_CAPTION,
-        "snr_limit": unet.SNR_LIMIT,
-        "hardware": hardware(),
-        "note": recipe.note,
+        "scenes": _train_scenes,
+        model.stage: partial(diffusion.train, model=model),
+        "export": partial(diffusion.export, model=model),
     }
 
 
-def hardware() -> str:
-    """The processor and the number of threads this process computes with."""
-    import platform
-
-    import torch
-
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.machine()
-    threads = torch.get_num_threads()
-    return f"{name}, {threads} thread{'s' if threads > 1 else ''}, no GPU"
+RECIPES: Mapping[str, Mapping[str, Stage]] = {
+    # First, since the others take its autoencoder, and the last one its denoiser.
+    BASE: {
+        "scenes": _all_scenes,
+        "vae": _vae,
+        "classifier": _classifier,
+        "unet": _train_base,
+        "export": _export_base,
+    },
+    models.SDXL.name: _plain(models.SDXL),
+    models.PIXART.name: _plain(models.PIXART),
+    distillation.NAME: {
+        "scenes": _train_scenes,
+        "match": distillation.match,
+        "distill": distillation.distill,
+        "export": distillation.export,
+    },
+}

@@ -81,11 +81,11 @@ def build_text_encoder(tokenizer: Any) -> Any:
 
 
 def encode_captions(tokenizer: Any, captions: Sequence[str]) -> Any:
-    """Token numbers of shape (count, MAX_LENGTH), int64, padded as the pipeline pads them."""
+    """Token numbers of shape (count, longest prompt), int64, padded as the pipeline pads them."""
     return tokenizer(
         list(captions),
         padding="max_length",
-        max_length=MAX_LENGTH,
+        max_length=tokenizer.model_max_length,
         truncation=True,
         return_tensors="pt",
     ).input_ids
