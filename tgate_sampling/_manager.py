@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tgate_sampling.adapter import Adapter
     from tgate_sampling.driver import Driver
     from tgate_sampling.layer import Layer
+    from tgate_sampling.method import Method
     from tgate_sampling.policy import Policy
 
 BUILTINS: Final[tuple[str, ...]] = (
@@ -45,6 +46,7 @@ BUILTINS: Final[tuple[str, ...]] = (
     "tgate_plugins.k_diffusion",
     "tgate_plugins.lcm",
     "tgate_plugins.deepcache",
+    "tgate_plugins.methods",
     "tgate_adapters.diffusers_unet",
     "tgate_adapters.diffusers_dit",
     "tgate_adapters.diffusers_mmdit",
@@ -87,6 +89,7 @@ class Manager(pluggy.PluginManager):
         self.samplers: Registry[Callable[[], Callable[..., Any]]] = Registry(
             "sampler", self._left_out
         )
+        self.methods: Registry[Callable[..., Method]] = Registry("method", self._left_out)
         # The historic calls come before any plugin: each plugin then meets them alone, inside its
         # own register(), and we know whose names they are.
         for hook, registry in (
@@ -95,13 +98,21 @@ class Manager(pluggy.PluginManager):
             ("tgate_register_drivers", self.drivers),
             ("tgate_register_layers", self.layers),
             ("tgate_register_samplers", self.samplers),
+            ("tgate_register_methods", self.methods),
         ):
             register = functools.partial(self._add, registry)
             getattr(self.hook, hook).call_historic(kwargs={"register": register})
 
     @property
     def registries(self) -> tuple[Registry[Any], ...]:
-        return (self.policies, self.adapters, self.drivers, self.layers, self.samplers)
+        return (
+            self.policies,
+            self.adapters,
+            self.drivers,
+            self.layers,
+            self.samplers,
+            self.methods,
+        )
 
     def _add(self, registry: Registry[Any], name: str, value: Any, **models: Any) -> None:
         registry.add(name, value, owner=self._owner, **models)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tgate_sampling.decision import Decision
     from tgate_sampling.driver import Driver
     from tgate_sampling.layer import Layer
+    from tgate_sampling.method import Method
     from tgate_sampling.policy import Policy
     from tgate_sampling.report import Report
     from tgate_sampling.run import Run
@@ -47,6 +48,10 @@ class RegisterLayer(Protocol):
 
 class RegisterSampler(Protocol):
     def __call__(self, name: str, load: Callable[[], Callable[..., Any]]) -> None: ...
+
+
+class RegisterMethod(Protocol):
+    def __call__(self, name: str, factory: Callable[..., Method]) -> None: ...
 
 
 @hookspec(historic=True)
@@ -95,6 +100,16 @@ def tgate_register_samplers(register: RegisterSampler) -> None:
 
     Args:
         register: `register("dpmpp_2m", load)`; `load()` imports and returns the function.
+    """
+
+
+@hookspec(historic=True)
+def tgate_register_methods(register: RegisterMethod) -> None:
+    """Add a way to speed a pipeline up that a study can compare.
+
+    Args:
+        register: `register("deepcache", DeepCache)`; the factory's parameters are the method's
+            options, and calling it imports nothing.
     """
 
 

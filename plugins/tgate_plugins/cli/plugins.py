@@ -33,6 +33,7 @@ def to_dict(found: Manager) -> dict[str, Any]:
         "drivers": found.drivers,
         "layers": found.layers,
         "samplers": found.samplers,
+        "methods": found.methods,
     }
     result: dict[str, Any] = {"policies": [_policy(found, e) for e in found.policies.entries()]}
     result |= {kind: _entries(found, registry) for kind, registry in listed.items()}
@@ -69,7 +70,7 @@ def print_plugins(found: Manager, console: Console) -> None:
         models = ", ".join(adapter["models"])
         table.add_row(adapter["name"], models, adapter["owner"], adapter["version"])
     console.print(table)
-    for kind in ("drivers", "layers", "samplers"):
+    for kind in ("drivers", "layers", "samplers", "methods"):
         table = _table(kind)
         for (owner, version), names in _by_owner(listing[kind]).items():
             table.add_row(", ".join(names), owner, version)
