@@ -3,6 +3,8 @@
 #   make test    lint is separate; this runs all tests
 #   make test-lowest  the core tests with the oldest versions that pyproject.toml takes
 #   make lint    ruff, mypy --strict, import contracts
+#   make study   the zoo against everybody's methods: out/study/report.html (QUICK=1 for 15 minutes)
+#   make zoo     train the models of the zoo again, from nothing (hours on a CPU; goes on where it was)
 #   make bench   what gating costs and saves in single forwards, in pairs
 #   make quality what gating costs in pictures: rewrites docs/quality.md (half an hour)
 #   make docs    the site, offline, into site/; docs-generate rewrites the tables that are made from
@@ -19,16 +21,17 @@ SPREAD := -n $(WORKERS) --dist loadfile
 # Nothing here needs a network at run time.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-lowest lint bench quality docs docs-generate docs-check fix clean
+.PHONY: demo test test-lowest lint bench quality study zoo docs docs-generate docs-check fix clean
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	# The constraint keeps a CPU build of torch; without it another package may pull several GB.
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[cli,diffusers,kdiffusion]' --group test --group lint --group docs
-	# --no-deps: these packages pin old companions (docs/k-diffusion.md).
-	$(BIN)/pip install --quiet --no-deps k-diffusion==0.1.1.post1 DeepCache==0.1.1 tgate==1.0.0
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[cli,diffusers,kdiffusion,ray,study]' --group test --group lint --group docs
+	# --no-deps: these packages pin old companions (docs/k-diffusion.md), or pull in torchvision.
+	$(BIN)/pip install --quiet --no-deps k-diffusion==0.1.1.post1 DeepCache==0.1.1 tgate==1.0.0 \
+		tomesd==0.1.3 cache-dit==1.5.3
 	touch $@
 
 demo: $(VENV)/.stamp
@@ -47,7 +50,7 @@ $(LOWEST)/.stamp: pyproject.toml constraints.txt constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet --upgrade 'pip>=25.1'
 	$(LOWEST)/bin/pip install --quiet -c constraints.txt torch
-	$(LOWEST)/bin/pip install --quiet -c constraints.txt -c constraints-lowest.txt -e '.[cli,diffusers,kdiffusion]' --group lowest
+	$(LOWEST)/bin/pip install --quiet -c constraints.txt -c constraints-lowest.txt -e '.[cli,diffusers,kdiffusion,ray,study]' --group lowest
 	$(LOWEST)/bin/pip install --quiet --no-deps k-diffusion==0.1.1.post1 DeepCache==0.1.1 tgate==1.0.0
 	touch $@
 
@@ -77,6 +80,12 @@ docs-check: $(VENV)/.stamp
 
 quality: $(VENV)/.stamp
 	$(BIN)/python tests/bench/quality.py $(ARGS)
+
+study: $(VENV)/.stamp
+	$(BIN)/tgate-sampling study --suite zoo $(if $(QUICK),--quick) --workers $(WORKERS) --out out/study $(ARGS)
+
+zoo: $(VENV)/.stamp
+	$(BIN)/python -m tgate_zoo train all --out out/zoo $(ARGS)
 
 bench: $(VENV)/.stamp
 	$(BIN)/python tests/bench/forward.py $(ARGS)

@@ -50,6 +50,23 @@ A gated method is worth having where it beats [italic]fewer steps[/italic] at no
 one is set beside such a run. The exit code is 1 if any run failed.
 """
 
+STUDY_EXAMPLES = """\
+[bold]Examples[/bold]
+
+tgate-sampling study --suite zoo --quick --workers 2 --out out/quick
+
+tgate-sampling study my-study.yaml --out out/mine
+
+tgate-sampling study --model ./my-sd --prompt "a red fox in the snow" --method ours --seeds 4
+
+tgate-sampling study --suite published --engine ray --address auto --out out/published
+
+tgate-sampling study --resume --out out/mine
+
+A study that was killed goes on where it stopped: type the same again. The exit code is 1 if any
+picture failed; a method that cannot run on a model is no failure, but a row that says why.
+"""
+
 PLUGINS_EXAMPLES = """\
 [bold]Examples[/bold]
 
@@ -228,6 +245,109 @@ def compare(
         dtype=dtype,
     )
     raise typer.Exit(verb.compare(settings, console(), console(stderr=True)))
+
+
+@app.command(epilog=STUDY_EXAMPLES)
+def study(
+    spec: Annotated[
+        Path | None, typer.Argument(metavar="[SPEC.yaml]", help="What to do, as a file.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="A ready spec: zoo, or published (you need its weights).")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The first five prompts, one seed, a nearer reference.")
+    ] = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Zoo name, folder or hub id; of a spec, those to take. Repeatable."),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:KEY=VALUE,...]", help="Repeatable; all that suit the model if left out."
+        ),
+    ] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="What to draw; repeatable.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE.txt", help="The same as a file, one a line.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Pictures of each prompt and method.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler; 25.")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="Classifier-free guidance; 4. 1 is none.")
+    ] = None,
+    converged_steps: Annotated[
+        int | None, typer.Option(min=0, help="Of the converged reference; 200. 0 is none.")
+    ] = None,
+    sampler: Sampler = None,
+    negative_prompt: NegativePrompt = None,
+    size: Size = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Repeatable; all that can be measured if left out.")
+    ] = None,
+    fid: Annotated[
+        int | None,
+        typer.Option(min=0, help="Pictures of each method for FID, 2000 or more; zoo models only."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Where workers live: local, or ray.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster, as auto; one is started if left out.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many; 1, or with ray one a device.")
+    ] = None,
+    out: Out = Path("out/study"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the study in --out, whatever it is.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Throw away another study that is in --out.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed before.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16, bfloat16, or auto.")] = None,
+) -> None:
+    """Set many methods beside each other on many models; pictures, numbers and report.html."""
+    from tgate_plugins.study import command as verb
+
+    said = {
+        "methods": method,
+        "prompts": prompt,
+        "seeds": seeds,
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "converged_steps": converged_steps,
+        "sampler": sampler,
+        "negative_prompt": negative_prompt,
+        "size": size,
+        "metrics": metric,
+        "fid": fid,
+        "device": device,
+        "dtype": dtype,
+    }
+    words = verb.Words(
+        out=out,
+        spec=spec,
+        suite=suite,
+        models=tuple(model or ()),
+        prompts_file=prompts,
+        fields={name: value for name, value in said.items() if value is not None},
+        place={
+            "engine": engine,
+            "address": address,
+            "workers": workers,
+            "force": force,
+            "retry": retry_failed,
+        },
+        quick=quick,
+        resume=resume,
+    )
+    raise typer.Exit(verb.study(words, console(), console(stderr=True)))
 
 
 @app.command(epilog=PLUGINS_EXAMPLES)
