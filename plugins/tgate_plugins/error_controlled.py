@@ -80,7 +80,7 @@ def expected(error: float, gap: int, ahead: int) -> float:
     >>> expected(0.2, 2, 2), round(expected(0.2, 2, 1), 3)
     (0.2, 0.071)
     """
-    return error * (ahead / gap) ** GROWTH
+    return float(error * (ahead / gap) ** GROWTH)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Interleave(Policy):
         gates: what closes between looks. Cross-attention stays open by default: it is some percent
             of the work, and a look re-opens it anyway.
 
-    >>> [bool(d.closed) for d in Interleave().plan(7)]
+    >>> [bool(d.closed) for d in Interleave().plan(7) or ()]
     [False, False, False, False, True, False, True]
     """
 
@@ -52,7 +52,7 @@ class Interleave(Policy):
     def decide(self, step: StepContext, signals: Signals) -> Answer:
         return self._at(step.index, step.total)
 
-    def plan(self, total: int) -> Sequence[Answer]:
+    def plan(self, total: int) -> Sequence[Answer] | None:
         return [self._at(index, total) for index in range(total)]
 
     def _at(self, index: int, total: int | None) -> Decision:
