@@ -18,6 +18,7 @@ from _generate.hooks import hook_sections, hook_table
 from _generate.policies import policy_sections, policy_table
 from _generate.rules import rule_table
 from _generate.scripts import script
+from _generate.study import study_left_out, study_setting, study_tables
 
 __all__ = [
     "command_sections",
@@ -28,4 +29,7 @@ __all__ = [
     "policy_table",
     "rule_table",
     "script",
+    "study_left_out",
+    "study_setting",
+    "study_tables",
 ]

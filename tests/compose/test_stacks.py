@@ -134,7 +134,7 @@ def test_counted_macs_are_those_that_ran(name: str) -> None:
                                                            "block": ".####.####"}),
         # A look needs deep features of both branches: blocks run in steps 4, 6 and 8.
         (Interleave(), 3, {"guidance": "...#.#.#.#", "block": ".##..#.#.."}),
-        (Interleave(every=3), 2, {"guidance": "...#.##.##", "block": ".#.#.#...#"}),
+        (Interleave(every=3), 2, {"guidance": "...##.#.##", "block": ".#.#.....#"}),
     ],
     ids=["attention is stored", "guidance alone", "looks", "looks in skipped steps"],
 )  # fmt: skip

@@ -21,7 +21,6 @@ FIXED: dict[str, dict[str, Any]] = {
     "hold": {"policy": "fixed_step", "gate_step": 3},
     "refresh": {"policy": "fixed_step", "gate_step": 3, "refresh": 2, "merge": "both"},
     "none": {"policy": "fixed_step", "fraction": 0.5, "estimator": "none", "merge": "mean"},
-    "linear": {"policy": "fixed_step", "gate_step": 3, "estimator": "linear"},
     "tgate": {"policy": "tgate", "gate_step": 3, "sp_interval": 2, "fi_interval": 2},
 }
 
@@ -98,6 +97,21 @@ def test_a_fixed_policy_never_waits_in_a_pipeline(
     gating.detach()
     assert waits.found == {}
     assert len(gating.report.steps) == STEPS
+
+
+@pytest.mark.parametrize("steps", [6, 10])
+@pytest.mark.parametrize("estimator", ["decay", "forecast", "linear"])
+def test_an_estimator_that_asks_for_noise_levels_waits_once_a_run(
+    kit: Any, waits: Waits, estimator: str, steps: int
+) -> None:
+    """The scheduler's timesteps and alphas are read once, however many steps there are."""
+    pipe = kit.make_pipe()
+    gating = tg.attach(pipe, "interleave", estimator=estimator)
+    waits.around(pipe.unet)
+    kit.call(pipe, steps=steps)
+    gating.detach()
+    assert waits.found == {"tolist": 2}
+    assert gating.report.closed
 
 
 @pytest.mark.parametrize("options", FIXED.values(), ids=FIXED)

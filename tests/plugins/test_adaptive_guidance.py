@@ -52,14 +52,22 @@ def test_a_bad_estimate_is_never_used() -> None:
     assert drive(ErrorControlled(), 12, lambda i: guidance(error=1.0)) == "." * 12
 
 
-def test_what_is_looked_at_after_all_narrows_the_next_gap() -> None:
-    """One bad look costs the estimate after it; the next look is nearer, and is judged so."""
-    errors = {2: 0.5}
-    marks = drive(ErrorControlled(), 9, lambda i: guidance(error=errors.get(i, 0.1)))
-    assert marks == "....#.#.#"
-    errors = {3: 0.5}
-    marks = drive(ErrorControlled(), 9, lambda i: guidance(error=errors.get(i, 0.1)))
-    assert marks == "......#.#"
+@pytest.mark.parametrize(
+    ("errors", "marks"),
+    [
+        ({}, "...#.#..#"),
+        ({2: 0.5}, ".....#..#"),
+        # Wrong by 0.9 over two steps is wrong by 0.32 over one.
+        ({4: 0.9}, "...#.#..#"),
+        ({4: 2.0}, "...#....#"),
+    ],
+)
+def test_one_bad_look_costs_the_estimates_that_rest_on_it(
+    errors: dict[int, float], marks: str
+) -> None:
+    """What would have been estimated is looked at, and judged by its own distance afterwards."""
+    policy = ErrorControlled(tolerance=0.4)
+    assert drive(policy, 9, lambda i: guidance(error=errors.get(i, 0.1))) == marks
 
 
 @given(error=st.floats(0, 2), gap=st.integers(1, 6))
