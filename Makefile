@@ -44,6 +44,9 @@ test: $(VENV)/.stamp
 LOWEST := .venv-lowest
 LOWEST_TESTS = tests/test_lowest.py tests/core tests/adapters tests/cli tests/plugins/test_tgate*.py \
 	tests/plugins/test_policies.py tests/plugins/test_k_diffusion_denoiser.py \
+	tests/study/test_spec.py tests/study/test_execute.py tests/study/test_engines.py \
+	tests/study/metrics/test_paired.py tests/study/report/test_charts.py \
+	tests/study/report/test_page.py tests/study/report/test_table.py tests/zoo/test_loader.py \
 	tgate_sampling
 
 $(LOWEST)/.stamp: pyproject.toml constraints.txt constraints-lowest.txt
