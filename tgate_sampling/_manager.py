@@ -92,27 +92,21 @@ class Manager(pluggy.PluginManager):
         self.methods: Registry[Callable[..., Method]] = Registry("method", self._left_out)
         # The historic calls come before any plugin: each plugin then meets them alone, inside its
         # own register(), and we know whose names they are.
-        for hook, registry in (
-            ("tgate_register_policies", self.policies),
-            ("tgate_register_adapters", self.adapters),
-            ("tgate_register_drivers", self.drivers),
-            ("tgate_register_layers", self.layers),
-            ("tgate_register_samplers", self.samplers),
-            ("tgate_register_methods", self.methods),
-        ):
+        self._registers: dict[str, Registry[Any]] = {
+            "tgate_register_policies": self.policies,
+            "tgate_register_adapters": self.adapters,
+            "tgate_register_drivers": self.drivers,
+            "tgate_register_layers": self.layers,
+            "tgate_register_samplers": self.samplers,
+            "tgate_register_methods": self.methods,
+        }
+        for hook, registry in self._registers.items():
             register = functools.partial(self._add, registry)
             getattr(self.hook, hook).call_historic(kwargs={"register": register})
 
     @property
     def registries(self) -> tuple[Registry[Any], ...]:
-        return (
-            self.policies,
-            self.adapters,
-            self.drivers,
-            self.layers,
-            self.samplers,
-            self.methods,
-        )
+        return tuple(self._registers.values())
 
     def _add(self, registry: Registry[Any], name: str, value: Any, **models: Any) -> None:
         registry.add(name, value, owner=self._owner, **models)

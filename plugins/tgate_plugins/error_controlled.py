@@ -1,7 +1,7 @@
 """`error_controlled` and `budgeted`: look where the estimate is bad, as this run itself shows.
 
 At every look the truth is at hand, so the error that the estimator would have made is known: per
-sample, relative to the guided output, guidance scale included. Both policies space their looks by
+sample, relative to the guided output, guidance scale included. Both policies place their looks by
 it, the first to keep a tolerance, the second to spend a given number of rows.
 """
 
@@ -37,8 +37,7 @@ class ErrorControlled(Interleave):
     Args:
         every, warm_up, start, gates: as for `interleave`.
         tolerance: relative error of the guided output that is accepted in a step; the guidance
-            scale is part of it, so that high guidance and few steps are guided in full. On emoji-sd
-            estimates beat fewer steps up to some 0.35, and lost at 0.5.
+            scale is part of it, so that high guidance and few steps are guided in full.
     """
 
     name = "error_controlled"

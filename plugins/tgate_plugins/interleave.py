@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -68,17 +69,18 @@ class Interleave(Policy):
         return Decision(frozenset(self.gates), reason="between looks")
 
 
-def looks(left: int, every: int) -> set[int]:
+@functools.cache  # asked at every step
+def looks(left: int, every: int) -> frozenset[int]:
     """Which of the `left` last steps are looked at: one in `every`, evenly, neither end if it can.
 
     >>> sorted(looks(4, 2)), sorted(looks(8, 2)), sorted(looks(9, 2)), sorted(looks(2, 2))
     ([1, 2], [1, 3, 4, 6], [1, 3, 5, 7], [0])
     """
     if every == 1:
-        return set(range(left))
+        return frozenset(range(left))
     count = left // every
     # The end comes first: of two steps the second is estimated.
-    return {min(left - 2, left * (number + 1) // (count + 1)) for number in range(count)}
+    return frozenset(min(left - 2, left * (n + 1) // (count + 1)) for n in range(count))
 
 
 @hookimpl

@@ -13,7 +13,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import tgate_sampling as tg
+from tests.conftest import load_helper
 from tgate_sampling.errors import OptionError
+
+gated = load_helper("backbones/gated.py")
+pipelines = gated.pipelines
 
 STEPS = 8
 
@@ -72,6 +76,24 @@ def test_guidance_and_cross_gates_close_at_any_step(kit: Any, place: Any, interv
             assert spent.done.true == pytest.approx(macs, rel=1e-9)
             assert set(spent.saved) <= {"guidance", "cross", "block"}
             assert "guidance" in spent.saved
+            assert gating.report.events == ()
+
+
+@pytest.mark.filterwarnings(*pipelines.WARNINGS)
+@pytest.mark.parametrize("interval", [2, 3, 5])
+def test_guidance_and_cross_gates_close_at_any_step_of_sdxl(interval: int) -> None:
+    """No gate step from 1 to the last crashes, and the report's MACs are those that ran."""
+    row, pipe = pipelines.PIPELINES["sdxl"], gated.made("sdxl")
+    assert type(pipe).__name__ == "StableDiffusionXLPipeline"
+    with enabled(pipe, interval):
+        for gate_step in range(1, STEPS):
+            with tg.gate(pipe, "fixed_step", gate_step=gate_step) as gating:
+                latents, macs = counted(lambda: row.call(pipe, steps=STEPS))
+            spent = gating.report.macs
+            assert spent is not None
+            assert latents.isfinite().all()
+            assert spent.done.true == pytest.approx(macs, rel=1e-9)
+            assert {"guidance", "block"} <= set(spent.saved)
             assert gating.report.events == ()
 
 

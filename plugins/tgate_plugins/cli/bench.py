@@ -135,13 +135,8 @@ class Bench:
         ) from failed
 
     def calls(self, steps: int) -> int:
-        """Backbone calls of an ungated run: a scheduler of order 2 makes about two a step."""
-        scheduler = copy.deepcopy(self._pipe.scheduler)
-        try:
-            scheduler.set_timesteps(steps)
-        except (TypeError, ValueError):  # wants the picture's size as well
-            return steps * int(getattr(scheduler, "order", 1))
-        return len(scheduler.timesteps)
+        """Backbone calls of an ungated run."""
+        return backbone_calls(self._pipe, steps)
 
     def ungated(self, steps: int) -> Cost:
         """What the bare pipeline computes in so many steps."""
@@ -197,6 +192,16 @@ class Bench:
 def cost_of(report: tg.Report) -> Cost:
     """What a run computed, by its report."""
     return Cost(report.rows[0], report.macs.done.true if report.macs else None)
+
+
+def backbone_calls(pipe: Any, steps: int) -> int:
+    """Backbone calls of an ungated run: a scheduler of order 2 makes about two a step."""
+    scheduler = copy.deepcopy(pipe.scheduler)
+    try:
+        scheduler.set_timesteps(steps)
+    except (TypeError, ValueError):  # wants the picture's size as well
+        return steps * int(getattr(scheduler, "order", 1))
+    return len(scheduler.timesteps)
 
 
 def steps_within(

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from tgate_plugins.cli.metrics import eight_bit
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 #: Shorter side of a tile: small pictures are enlarged to it by whole factors, pixels repeated.
@@ -74,7 +76,7 @@ def draw_grid(
 
 def to_picture(image: NDArray[np.float32]) -> Image.Image:
     """Values in [0, 1], of shape (height, width, 3), as an eight-bit picture."""
-    return Image.fromarray((image.clip(0, 1) * 255).round().astype(np.uint8))
+    return Image.fromarray(eight_bit(image))
 
 
 def fit(picture: Image.Image) -> Image.Image:

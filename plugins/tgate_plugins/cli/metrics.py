@@ -17,6 +17,12 @@ Image = NDArray[np.float32]
 SSIM_WINDOW: Final = 7
 
 
+def eight_bit(images: NDArray[Any]) -> NDArray[np.uint8]:
+    """Values in [0, 1] as a file of eight bits holds them, rounded as diffusers does."""
+    whole: NDArray[np.uint8] = (images * 255).round().clip(0, 255).astype(np.uint8)
+    return whole
+
+
 def psnr(image: Image, reference: Image) -> float:
     """Peak signal-to-noise ratio in dB of pictures in [0, 1]; infinite where they are equal.
 

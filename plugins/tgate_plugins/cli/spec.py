@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import tgate_sampling as tg
-from tgate_plugins.cli.values import parse_options
+from tgate_plugins.cli.values import split_spec
 from tgate_sampling._manager import manager
 from tgate_sampling.decision import check_filling
-from tgate_sampling.errors import OptionError
 from tgate_sampling.policy import DEFAULT_POLICY
 
 #: Options of the gate itself, which go beside the policy's own.
@@ -42,10 +41,7 @@ class Spec:
         Raises:
             OptionError: a name is unknown, or an option malformed; the nearest is named.
         """
-        name, colon, rest = text.partition(":")
-        if colon and not rest.strip():
-            raise OptionError(f"{text!r} ends with a colon: write {name}:key=value, or {name}.")
-        return cls.make(name.strip(), parse_options(rest.split(",")) if rest else {})
+        return cls.make(*split_spec(text))
 
     @classmethod
     def make(cls, name: str, said: Mapping[str, Any]) -> Self:

@@ -57,6 +57,21 @@ def parse_options(texts: Iterable[str]) -> dict[str, Value]:
     return options
 
 
+def split_spec(text: str) -> tuple[str, dict[str, Value]]:
+    """Name and options of `name` or `name:key=value,key=value`.
+
+    Raises:
+        OptionError: an option is malformed or comes twice, or none follows the colon.
+
+    >>> split_spec("deepcache:interval=3")
+    ('deepcache', {'interval': 3})
+    """
+    name, colon, rest = text.partition(":")
+    if colon and not rest.strip():
+        raise OptionError(f"{text!r} ends with a colon: write {name}:key=value, or {name}.")
+    return name.strip(), parse_options(rest.split(",")) if rest else {}
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Width and height, of `512` or `512x768`.
 

@@ -5,25 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from tgate_plugins.cli.values import Value, parse_options
+from tgate_plugins.cli.values import split_spec
 from tgate_sampling._manager import manager
 from tgate_sampling.errors import OptionError, nearest
 from tgate_sampling.method import Method
-
-
-def split(text: str) -> tuple[str, dict[str, Value]]:
-    """Name and options as they are written.
-
-    Raises:
-        OptionError: an option is malformed or comes twice.
-
-    >>> split("deepcache:interval=3")
-    ('deepcache', {'interval': 3})
-    """
-    name, colon, rest = text.partition(":")
-    if colon and not rest.strip():
-        raise OptionError(f"{text!r} ends with a colon: write {name}:key=value, or {name}.")
-    return name.strip(), parse_options(rest.split(",")) if rest else {}
 
 
 def parse(text: str) -> Method:
@@ -33,7 +18,7 @@ def parse(text: str) -> Method:
         UnknownNameError: no method of that name; the nearest is named.
         OptionError: an option is unknown, missing, malformed or out of range.
     """
-    name, options = split(text)
+    name, options = split_spec(text)
     factory = manager().methods.get(name)
     parameters = inspect.signature(factory).parameters.values()
     named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
@@ -56,5 +41,5 @@ def label(text: str) -> str:
     >>> label("ours:policy=interleave,every=2")
     'ours policy=interleave every=2'
     """
-    name, options = split(text)
+    name, options = split_spec(text)
     return " ".join([name, *(f"{key}={value}" for key, value in options.items())])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tgate_plugins.cli.bench import WARM_UP_STEPS, Cost, cost_of
+from tgate_plugins.cli.bench import WARM_UP_STEPS, Cost, backbone_calls, cost_of
 from tgate_plugins.methods.counting import macs_of
 from tgate_plugins.study.models import Loaded, call
 from tgate_sampling.cost import CostModel, Footprint
@@ -51,14 +50,4 @@ def unit(loaded: Loaded) -> Cost:
         loaded.pipe,
         lambda: call(loaded, subject.prompts[0], 0, steps, subject.guidance_scale),
     )
-    return cost.times(1 / calls(loaded.pipe, steps))
-
-
-def calls(pipe: Any, steps: int) -> int:
-    """Backbone calls of an ungated run: a scheduler of order 2 makes about two a step."""
-    scheduler = copy.deepcopy(pipe.scheduler)
-    try:
-        scheduler.set_timesteps(steps)
-    except (TypeError, ValueError):  # wants the picture's size as well
-        return steps * int(getattr(scheduler, "order", 1))
-    return len(scheduler.timesteps)
+    return cost.times(1 / backbone_calls(loaded.pipe, steps))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tgate_plugins.cli.bench import Cost, say
+from tgate_plugins.cli.bench import Cost, backbone_calls, say
 from tgate_plugins.methods.suite import suite
 from tgate_plugins.study import costs, curves
 from tgate_plugins.study.items import Count, Output, Round
@@ -61,7 +61,7 @@ def survey(loaded: Loaded) -> Iterator[Output]:
 
 def _calls(pipe: Any, steps: int) -> int:
     try:
-        return costs.calls(pipe, steps)
+        return backbone_calls(pipe, steps)
     except Exception:  # a scheduler that refuses so many steps: nobody will be able to run them
         return steps
 

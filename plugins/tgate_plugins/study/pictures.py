@@ -13,22 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-
-def _whole(images: NDArray[Any]) -> NDArray[np.uint8]:
-    """Rounded as diffusers does."""
-    whole: NDArray[np.uint8] = (images * 255).round().clip(0, 255).astype(np.uint8)
-    return whole
+from tgate_plugins.cli.metrics import eight_bit
 
 
 def rounded(images: NDArray[Any]) -> NDArray[np.float32]:
     """Pictures in [0, 1] as they would come back from their files."""
-    return _whole(images).astype(np.float32) / np.float32(255)
+    return eight_bit(images).astype(np.float32) / np.float32(255)
 
 
 def to_png(image: NDArray[Any]) -> bytes:
     """A picture (height, width, 3) in [0, 1] as a PNG."""
     file = io.BytesIO()
-    Image.fromarray(_whole(image)).save(file, "PNG")
+    Image.fromarray(eight_bit(image)).save(file, "PNG")
     return file.getvalue()
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 from tgate_plugins.cli.bench import say
+from tgate_plugins.cli.values import split_spec
 from tgate_plugins.methods.spec import label, parse
 from tgate_sampling.method import Applied, Method, Part, Setting
 
@@ -46,10 +47,8 @@ def method_of(text: str) -> Method:
     Raises:
         OptionError: there is none, or it refuses an option.
     """
-    name, _, rest = text.partition(":")
-    if name == CONVERGED:
-        return Converged(int(rest.removeprefix("steps=")))
-    return parse(text)
+    name, options = split_spec(text)
+    return Converged(int(options["steps"])) if name == CONVERGED else parse(text)
 
 
 def canonical(text: str) -> str:
@@ -92,9 +91,8 @@ class Way:
                 why = method.refuses(pipe, setting)
             except Exception as error:  # another's method: its mistake is its row, not our end
                 why = f"it could not say whether it runs ({say(error)})"
-        name = text.partition(":")[0].strip()
-        shown = text.replace(":", " ") if name == CONVERGED else label(text)
-        return cls(text, shown, name, method.part, method.source, method.adapts, why)
+        name, _ = split_spec(text)
+        return cls(text, label(text), name, method.part, method.source, method.adapts, why)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tgate_plugins.study.metrics.pictures import Values, checked, to_bytes
+from tgate_plugins.cli.metrics import eight_bit
+from tgate_plugins.study.metrics.pictures import Values, checked
 from tgate_plugins.study.metrics.weights import CLIP
 
 BATCH = 32
@@ -32,7 +33,7 @@ def clip_score(images: NDArray[Any], captions: Sequence[str]) -> Values:
     Raises:
         OptionError: CLIP's weights are not on this machine.
     """
-    found = to_bytes(checked(images))
+    found = eight_bit(checked(images))
     clip = _load(CLIP.get())
     scores = np.empty(len(found))
     for start in range(0, len(found), BATCH):

@@ -70,8 +70,3 @@ def pieces(images: Pictures) -> Iterator[slice]:
 def to_tensor(images: Pictures) -> torch.Tensor:
     """(N, 3, height, width) of the same values."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-
-
-def to_bytes(images: Pictures) -> NDArray[np.uint8]:
-    """The same pictures in 8 bits, rounded as a PNG of them would be."""
-    return np.round(images * 255).astype(np.uint8)

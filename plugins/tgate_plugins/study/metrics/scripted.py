@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tgate_plugins.study.metrics.pictures import Values, both, checked, to_bytes, to_tensor
+from tgate_plugins.cli.metrics import eight_bit
+from tgate_plugins.study.metrics.pictures import Values, both, checked, to_tensor
 from tgate_plugins.study.metrics.weights import INCEPTION, LPIPS
 from tgate_sampling.errors import OptionError
 
@@ -52,7 +53,7 @@ def inception_features(images: NDArray[Any]) -> Values:
     network = _load(INCEPTION.get(), INCEPTION.variable)
     parts = []
     for start in range(0, len(found), BATCH):
-        pixels = torch.from_numpy(to_bytes(found[start : start + BATCH])).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(eight_bit(found[start : start + BATCH])).permute(0, 3, 1, 2)
         parts.append(network(pixels, return_features=True).double().numpy())
     return np.concatenate(parts or [np.empty((0, 2048))])
 
